@@ -1,0 +1,48 @@
+"""trainkit: a training framework for PyTorch with Hydra configs and MMEngine's lifecycle."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainkit.config import compose, conf_dir
+    from trainkit.errors import CheckpointError, ConfigError, MissingExtra, RunLockedError, TrainkitError
+    from trainkit.hook import Hook
+    from trainkit.model import BaseModel
+    from trainkit.runner import Runner
+
+__version__ = "0.1.0"
+
+# Where each public name is; imported when it is first asked for, so that --help does not import torch.
+_HOMES = {
+    "BaseModel": "trainkit.model",
+    "CheckpointError": "trainkit.errors",
+    "ConfigError": "trainkit.errors",
+    "Hook": "trainkit.hook",
+    "MissingExtra": "trainkit.errors",
+    "RunLockedError": "trainkit.errors",
+    "Runner": "trainkit.runner",
+    "TrainkitError": "trainkit.errors",
+    "compose": "trainkit.config",
+    "conf_dir": "trainkit.config",
+}
+
+__all__ = [
+    "BaseModel",
+    "CheckpointError",
+    "ConfigError",
+    "Hook",
+    "MissingExtra",
+    "RunLockedError",
+    "Runner",
+    "TrainkitError",
+    "compose",
+    "conf_dir",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trainkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,32 @@
+"""The command line: ``python -m trainkit [overrides]`` trains; see ``python -m trainkit --help``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from trainkit.errors import TrainkitError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code: 0 done, 2 a wrong config, 3 no usable checkpoint or a locked run.
+
+    An error in the user's own code passes through with its traceback, and Python exits with 1.
+    """
+    from trainkit.cli import run_command
+
+    sys.path.insert(0, os.getcwd())  # so that _target_ finds modules of the directory one stands in
+    try:
+        run_command(list(sys.argv[1:] if argv is None else argv))
+    except TrainkitError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

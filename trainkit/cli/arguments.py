@@ -1,0 +1,56 @@
+"""Read a command line: flags on one side, overrides on the other."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from trainkit.errors import ConfigError
+
+# Flags that Hydra answers itself, with what is composed; those on the right take a value.
+_HYDRA_FLAGS = ("--resolve", "--hydra-help", "--version", "--shell-completion", "-sc")
+_HYDRA_OPTIONS = ("--cfg", "-c", "--info", "-i", "--package", "-p")
+
+
+@dataclass
+class Arguments:
+    """What a command line asks for."""
+
+    overrides: list[str]
+    config_name: str = "config"
+    config_dirs: list[str] = field(default_factory=list)
+    multirun: bool = False
+    inspect: list[str] = field(default_factory=list)  # flags for Hydra, which then prints and nothing is run
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"The command line cannot be read: {message}. See trainkit --help.")
+
+
+def parse(argv: list[str]) -> Arguments:
+    """Return what ``argv`` asks for.
+
+    Raises:
+        ConfigError: An unknown flag, or an argument that is no override.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--config-name", "-cn", default="config")
+    parser.add_argument("--config-dir", "-cd", action="append", default=[], dest="config_dirs")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    for flag in _HYDRA_FLAGS:
+        parser.add_argument(flag, action="store_true", dest=f"hydra {flag}")
+    for flag in _HYDRA_OPTIONS:
+        parser.add_argument(flag, nargs="?", const="", dest=f"hydra {flag}")
+    given = vars(parser.parse_intermixed_args(argv))
+    for override in given["overrides"]:
+        if "=" not in override and not override.startswith("~"):
+            raise ConfigError(f"The argument {override!r} is no override; expected key=value, +key=value or ~key.")
+    inspect: list[str] = []
+    for name, value in given.items():
+        if name.startswith("hydra ") and value not in (None, False):
+            flag = name.removeprefix("hydra ")
+            inspect += [flag] if value is True or value == "" else [flag, value]
+    return Arguments(given["overrides"], given["config_name"], given["config_dirs"], given["multirun"], inspect)

@@ -1,0 +1,86 @@
+"""``trainkit val`` and ``trainkit test``: evaluate the weights of a run, or of a checkpoint, once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainkit.cli.arguments import parse
+from trainkit.cli.train import OUTPUTS
+from trainkit.config import compose
+from trainkit.errors import ConfigError
+from trainkit.run_dir import make_unique, safe_name, timestamp
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def evaluate(purpose: str, argv: list[str]) -> dict[str, Any]:
+    """Validate or test, and print the metrics. ``run=DIR`` takes that run's config and its newest checkpoint."""
+    given = parse(argv)
+    runs = [text.partition("=")[2] for text in given.overrides if text.startswith("run=")]
+    overrides = [text for text in given.overrides if not text.startswith("run=")]
+    if runs:
+        run = Path(runs[-1]).expanduser()
+        cfg = _stored_config(run, overrides, given.config_dirs)
+    else:
+        cfg = compose(overrides, config_name=given.config_name, config_dirs=given.config_dirs)
+        if cfg.get("load_from") is None:
+            raise ConfigError(f"trainkit {purpose} needs weights: give run=DIR, or load_from=CHECKPOINT.")
+        run = make_unique(OUTPUTS / safe_name(str(cfg.get("experiment_name"))), f"{purpose}_{timestamp()}")
+    from trainkit.runner import Runner
+
+    runner = Runner.from_cfg(cfg, work_dir=str(run), resume=False)
+    metrics: dict[str, Any] = getattr(runner, purpose)()
+    for name, value in metrics.items():
+        print(f"{name}: {value}")
+    return metrics
+
+
+def _stored_config(run: Path, overrides: list[str], config_dirs: list[str]) -> DictConfig:
+    """Return the config of a run, changed by ``overrides``; a group's option is composed anew.
+
+    Raises:
+        ConfigError: ``run`` is no run, or an override does not fit its config.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    file = run / "config.yaml"
+    if run == Path() or not file.is_file():
+        raise ConfigError(f"run={run} has no config.yaml, so it is no run. Expected a directory such as outputs/digits/<run>.")
+    cfg = OmegaConf.load(file)
+    assert isinstance(cfg, DictConfig), "a run's config is a mapping"
+    cfg.load_from = None  # where training started; what is evaluated is where it came to
+    OmegaConf.set_struct(cfg, True)
+    for text in overrides:
+        _apply(cfg, text, config_dirs)
+    return cfg
+
+
+def _apply(cfg: DictConfig, text: str, config_dirs: list[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+    from omegaconf import OmegaConf
+
+    from trainkit.config.compose import hydra_loader
+    from trainkit.config.diagnose import all_groups, key_error
+
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except OverrideParseException as error:
+        raise ConfigError(f"The override {text!r} cannot be read: {' '.join(str(error).split())}") from None
+    with hydra_loader() as loader:
+        is_group = override.key_or_group in set(all_groups(loader))
+    key = override.key_or_group.replace("/", ".")
+    if is_group:
+        if override.key_or_group in ("experiment", "debug"):
+            raise ConfigError(f"{text}: {key} changes the whole config, so it cannot be put on a run's. Override single keys.")
+        composed = compose([text], config_dirs=config_dirs)
+        OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=False, force_add=True)
+        return
+    missing = OmegaConf.select(cfg, key, default=KeyError, throw_on_missing=False) is KeyError
+    if missing and not override.is_add() and not override.is_force_add():
+        raise key_error(override, cfg)
+    if override.is_delete():
+        raise ConfigError(f"{text}: a key of a run's config cannot be deleted; set it to null.")
+    OmegaConf.update(cfg, key, override.value(), merge=False, force_add=True)

@@ -1,0 +1,108 @@
+"""``-m``: one run for each combination of the values that are swept, by Hydra's sweepers and launchers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainkit.cli.arguments import Arguments
+from trainkit.cli.hydra_app import run
+from trainkit.cli.train import OUTPUTS, objective, train_in
+from trainkit.config import compose
+from trainkit.errors import ConfigError, TrainkitError
+from trainkit.run_dir import RunRecord, identity, make_unique, read_status, safe_name, timestamp
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def sweep(given: Arguments) -> None:
+    """Check every trial, then run them all; print a line for each with its metric.
+
+    A trial that fails does not stop the others; the first error is raised once all are done.
+    """
+    first = None
+    for overrides in _trials(given.overrides):
+        cfg = compose(overrides, config_name=given.config_name, config_dirs=given.config_dirs)
+        first = cfg if first is None else first
+    if first is None:
+        raise ConfigError("The sweep has no trial: one of its overrides sweeps over no value.")
+    if first.get("resume") not in (None, False):
+        raise ConfigError("A sweep starts new runs; it cannot resume. Resume one of its runs: resume=<sweep>/<trial>.")
+    named = first.get("work_dir")
+    base = OUTPUTS / safe_name(str(first.get("experiment_name")))
+    directory = make_unique(base, f"sweep_{timestamp()}") if named is None else _new_directory(Path(str(named)))
+    try:
+        run(given, _trial, flags=["--multirun"], overrides=(f"hydra.sweep.dir='{directory.absolute()}'",))
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            (directory / "multirun.yaml").unlink()  # Hydra's record, with secrets in clear; each trial has its own
+        _print_results(directory)
+
+
+def _new_directory(path: Path) -> Path:
+    """Make and return the directory that ``work_dir`` names for a sweep."""
+    made = make_unique(path.parent, path.name)
+    if made != path:
+        made.rmdir()
+        raise ConfigError(f"work_dir is {str(path)!r}, which exists already. A sweep needs a directory of its own.")
+    return made
+
+
+def _trial(cfg: DictConfig) -> float | None:
+    """Run one trial; Hydra calls this in whatever process its launcher uses."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    overrides = list(hydra.overrides.task)
+    name = safe_name(f"{hydra.job.num}_{','.join(overrides)}")
+    directory = make_unique(Path(hydra.sweep.dir), name)
+    print(f"\nTrial {hydra.job.num}: {' '.join(overrides)}")
+    try:
+        return train_in(cfg, directory, identity(str(cfg.get("experiment_name")), overrides), overrides)
+    except BaseException as error:
+        if read_status(directory).get("status") != "failed":  # it failed before its training began
+            RunRecord(directory).end("failed", error=f"{type(error).__name__}: {error}", overrides=overrides)
+        if isinstance(error, TrainkitError):
+            print(f"Trial {hydra.job.num} failed. {type(error).__name__}: {error}")
+        raise
+
+
+def _trials(overrides: list[str]) -> Iterator[list[str]]:
+    """Yield the overrides of each trial of a grid; values that only a sweeper can draw are left as they are."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    choices: list[list[str]] = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except OverrideParseException as error:
+            raise ConfigError(f"The override {text!r} cannot be read: {' '.join(str(error).split())}") from None
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():
+            choices.append([text])
+    yield from (list(trial) for trial in itertools.product(*choices))
+
+
+def _print_results(directory: Path) -> None:
+    trials = sorted((p.parent for p in directory.glob("*/status.json")), key=_number)
+    if not trials:
+        return
+    print(f"\nSweep {directory}")
+    for trial in trials:
+        status = read_status(trial)
+        metric = objective(trial)
+        name = next(iter(status.get("best") or status.get("metrics") or {}), "")
+        shown = f"{name} {metric:.4f}" if metric is not None else status.get("error", "")
+        print(f"  {_number(trial):>3}  {status.get('status', '?'):<9} {shown:<18} {' '.join(status.get('overrides', []))}")
+
+
+def _number(trial: Path) -> int:
+    head = trial.name.partition("_")[0]
+    return int(head) if head.isdigit() else -1

@@ -1,0 +1,217 @@
+"""The one door from a config node to an object.
+
+Hydra finds the target and applies its target policy; the call itself is made here, with live objects, so
+that nothing of a run is copied into a config on the way and an error inside a target keeps its own traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from trainkit.errors import ConfigError, did_you_mean
+
+# What Hydra reads in a node besides arguments. _convert_ has no choice here: containers are always plain.
+HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
+
+
+def is_config(node: Any) -> bool:
+    """Whether ``node`` describes an object (a mapping) rather than being one."""
+    return isinstance(node, Mapping) or type(node).__name__ == "DictConfig"
+
+
+def to_plain(node: Any, path: str = "") -> Any:
+    """Return ``node`` with every OmegaConf container inside replaced by a resolved dict or list.
+
+    Raises:
+        ConfigError: An interpolation cannot be resolved or a value is missing (``???``).
+    """
+    if type(node).__name__ in ("DictConfig", "ListConfig"):
+        from omegaconf import OmegaConf  # imported where needed: a run from plain objects never loads it
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            key = getattr(error, "full_key", None) or path
+            raise ConfigError(f"{key}: {_first_line(error)}. Give it a value, or mend the interpolation.") from None
+    if isinstance(node, Mapping):
+        return {str(key): to_plain(value, f"{path}.{key}") for key, value in node.items()}
+    if type(node) in (list, tuple):
+        return [to_plain(value, f"{path}[{index}]") for index, value in enumerate(node)]
+    return node
+
+
+class Partial:
+    """A target with its arguments from the config, waiting for those that only the run knows."""
+
+    def __init__(self, target: Callable[..., Any], kwargs: Mapping[str, Any], path: str) -> None:
+        self.target, self.kwargs, self.path = target, dict(kwargs), path
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the target; what the config gave wins over ``kwargs``."""
+        merged = {**kwargs, **self.kwargs}
+        check_arguments(self.target, args, merged, self.path)
+        return self.target(*args, **merged)
+
+    def accepts(self, name: str) -> bool:
+        """Whether the target has a parameter ``name`` that the config left open."""
+        return name not in self.kwargs and name in _parameters(self.target)
+
+
+def build(
+    node: Any, path: str, *, default: Callable[..., Any] | None = None, args: Sequence[Any] = (), **runtime: Any
+) -> Any:
+    """Turn a config node into the object it describes; what is no config is returned as it is.
+
+    Args:
+        node: A mapping with ``_target_`` (a dotted name or the class itself), or any object.
+        path: Where the node stands in the config; it begins every message.
+        default: The target of a node that names none.
+        args: Positional arguments that only the run knows, such as the runner.
+        runtime: Keyword arguments of the same kind; the node's own win.
+
+    Raises:
+        ConfigError: No such target, or arguments that it does not take.
+    """
+    if not is_config(node):
+        return node
+    return partial(node, path, default=default)(*args, **runtime)
+
+
+def partial(node: Any, path: str, *, default: Callable[..., Any] | None = None) -> Partial:
+    """Turn a mapping into a :class:`Partial`: target found, nested nodes built, not yet called."""
+    node = to_plain(node, path)
+    target = find_target(node, path, default)
+    nested: Callable[[Any, str], Any] = _build_nested if node.get("_recursive_", True) else lambda value, _: value
+    kwargs = {key: nested(value, f"{path}.{key}") for key, value in node.items() if key not in HYDRA_KEYS}
+    return Partial(target, kwargs, path)
+
+
+def find_target(node: Mapping[str, Any], path: str, default: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """Return the class or function that a node names."""
+    name = node.get("_target_", default)
+    if name is None:
+        hint = f" (MMEngine's 'type: {node['type']}' is '_target_: <full import path>' here)" if "type" in node else ""
+        raise ConfigError(f"{path} has no _target_, so nothing says what to build{hint}. It has: {_listed(node)}.")
+    if isinstance(name, str):
+        return locate(name, f"{path}._target_")
+    if not callable(name):
+        raise ConfigError(f"{path}._target_ is {name!r}; expected the import path of a class or function.")
+    return name  # type: ignore[no-any-return]  # a class given directly, from Python
+
+
+def locate(name: str, path: str) -> Callable[..., Any]:
+    """Import the target ``name``.
+
+    An error raised by the user's own module while it is imported passes through with its traceback.
+
+    Raises:
+        ConfigError: Nothing of that name, not callable, or refused by Hydra's target policy.
+    """
+    found = _import(name, path)
+    if not callable(found):
+        raise ConfigError(f"{path}: {name!r} is a {type(found).__name__}; expected a class or function.")
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        target: Callable[..., Any] = instantiate({"_target_": name, "_partial_": True}).func
+    except InstantiationException as error:
+        raise ConfigError(f"{path}: Hydra refuses {name!r}: {' '.join(str(error).split())}") from None
+    return target
+
+
+def _import(name: str, path: str) -> Any:
+    parts = name.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise ConfigError(f"{path} is {name!r}; expected a full import path such as 'torch.optim.SGD'.")
+    module, rest = _longest_module(parts)
+    if module is None:
+        raise ConfigError(f"{path}: {name!r} cannot be imported: no module {parts[0]!r}. Install it, or mend the name.")
+    found: Any = module
+    for depth, part in enumerate(rest):
+        if not hasattr(found, part):
+            owner = ".".join(parts[: len(parts) - len(rest) + depth])
+            raise ConfigError(f"{path}: {name!r} cannot be imported: {owner} has no {part!r}. {_near(found, part)}")
+        found = getattr(found, part)
+    return found
+
+
+def _longest_module(parts: Sequence[str]) -> tuple[ModuleType | None, Sequence[str]]:
+    """Import the longest prefix of ``parts`` that is a module; return it and what is left."""
+    for length in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:length])
+        try:
+            return importlib.import_module(name), parts[length:]
+        except ModuleNotFoundError as error:
+            absent = error.name is not None and f"{name}.".startswith(f"{error.name}.")
+            if not absent:
+                raise  # the module is there; what is missing is something it imports
+    return None, parts
+
+
+def _near(owner: Any, name: str) -> str:
+    names = [entry for entry in dir(owner) if not entry.startswith("_")]
+    if isinstance(owner, ModuleType) and hasattr(owner, "__path__"):
+        names += [module.name for module in pkgutil.iter_modules(owner.__path__)]
+    return did_you_mean(name, names, listed="It has")
+
+
+def _build_nested(value: Any, path: str) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            part = partial(value, path)
+            return part if value.get("_partial_") else part(*value.get("_args_", ()))
+        return {key: _build_nested(child, f"{path}.{key}") for key, child in value.items()}
+    if type(value) is list:
+        return [_build_nested(child, f"{path}[{index}]") for index, child in enumerate(value)]
+    return value
+
+
+def check_arguments(target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], path: str) -> None:
+    """Raise a ConfigError if ``target`` cannot be called so: an unknown argument, or a required one missing."""
+    parameters = _parameters(target)
+    if not parameters and kwargs and _signature(target) is None:
+        return  # a builtin without a signature: the call itself decides
+    name = getattr(target, "__qualname__", repr(target))
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        free = list(parameters)[len(args) :]
+        for key in kwargs:
+            if key not in parameters:
+                raise ConfigError(f"{path}.{key}: {name} has no argument {key!r}. {_arguments(key, free)}")
+    signature = _signature(target)
+    if signature is None:
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ConfigError(f"{path}: {name} cannot be called so: {error}. Its arguments: {_listed(parameters)}.") from None
+
+
+def _arguments(key: str, free: Sequence[str]) -> str:
+    return did_you_mean(key, free, listed="It takes")
+
+
+def _signature(target: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):
+        return None
+
+
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    signature = _signature(target)
+    return {} if signature is None else signature.parameters
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

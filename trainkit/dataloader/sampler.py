@@ -1,0 +1,105 @@
+"""In which order, and by which rank, the samples of a dataset are read."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sized
+
+import torch
+from torch.utils.data import Sampler
+
+from trainkit.dist import get_rank, get_world_size
+from trainkit.errors import ConfigError
+
+
+class DefaultSampler(Sampler[int]):
+    """Every sample once per epoch, dealt out over the ranks in turn.
+
+    The order is a pure function of ``seed`` and the epoch, which :meth:`set_epoch` sets.
+
+    Args:
+        dataset: What is sampled; only its length is used.
+        shuffle: Draw a new order each epoch.
+        seed: Of the shuffle; the same on all ranks.
+        round_up: Repeat samples from the start so that every rank has the same number. Without it, ranks may
+            differ by one, and no sample is read twice.
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
+        if len(dataset) == 0:
+            raise ConfigError(f"The dataset {type(dataset).__name__} is empty; there is nothing to sample.")
+        self.rank, self.world_size = get_rank(), get_world_size()
+        self.dataset, self.shuffle, self.round_up = dataset, shuffle, round_up
+        self.seed = 0 if seed is None else seed
+        self.epoch = 0
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[int]:
+        size = len(self.dataset)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            indices = torch.randperm(size, generator=generator).tolist()
+        else:
+            indices = list(range(size))
+        if self.round_up:
+            total = math.ceil(size / self.world_size) * self.world_size
+            indices = list(itertools.islice(itertools.cycle(indices), total))
+        start, self.skipped = self.skipped, 0
+        return iter(indices[self.rank :: self.world_size][start:])
+
+    def __len__(self) -> int:
+        """Return this rank's number of samples in a whole epoch."""
+        size = len(self.dataset)
+        if self.round_up:
+            return math.ceil(size / self.world_size)
+        return math.ceil((size - self.rank) / self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.epoch = epoch
+
+    def skip(self, samples: int) -> None:
+        """Begin the next pass, and only that, after this rank's first ``samples`` samples."""
+        self.skipped = samples
+
+
+class InfiniteSampler(Sampler[int]):
+    """An endless stream of permutations, dealt out over the ranks in turn.
+
+    Args:
+        dataset: What is sampled; only its length is used.
+        shuffle: Draw a new order for each pass over the dataset.
+        seed: Of the shuffle; the same on all ranks.
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
+        if len(dataset) == 0:
+            raise ConfigError(f"The dataset {type(dataset).__name__} is empty; there is nothing to sample.")
+        self.rank, self.world_size = get_rank(), get_world_size()
+        self.dataset, self.shuffle = dataset, shuffle
+        self.seed = 0 if seed is None else seed
+        self.skipped = 0
+        # One stream for the sampler's life: a new iterator goes on where the last one was left, as in MMEngine.
+        self._stream = itertools.islice(self._indices(), self.rank, None, self.world_size)
+
+    def _indices(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed)
+        size = len(self.dataset)
+        while True:
+            yield from torch.randperm(size, generator=generator).tolist() if self.shuffle else range(size)
+
+    def __iter__(self) -> Iterator[int]:
+        start, self.skipped = self.skipped, 0
+        return itertools.islice(self._stream, start, None)
+
+    def __len__(self) -> int:
+        """Return the dataset's length, which is what an epoch is measured by."""
+        return len(self.dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the stream has no epochs."""
+
+    def skip(self, samples: int) -> None:
+        """Drop this rank's next ``samples`` samples without reading them."""
+        self.skipped = samples

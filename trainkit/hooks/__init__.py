@@ -1,0 +1,21 @@
+"""The hooks that come with trainkit, one in each file."""
+
+from trainkit.hooks.checkpoint import CheckpointHook
+from trainkit.hooks.early_stopping import EarlyStoppingHook
+from trainkit.hooks.ema import EMAHook
+from trainkit.hooks.iter_timer import IterTimerHook
+from trainkit.hooks.logger import LoggerHook
+from trainkit.hooks.param_scheduler import ParamSchedulerHook
+from trainkit.hooks.runtime_info import RuntimeInfoHook
+from trainkit.hooks.sampler_seed import DistSamplerSeedHook
+
+__all__ = [
+    "CheckpointHook",
+    "DistSamplerSeedHook",
+    "EMAHook",
+    "EarlyStoppingHook",
+    "IterTimerHook",
+    "LoggerHook",
+    "ParamSchedulerHook",
+    "RuntimeInfoHook",
+]

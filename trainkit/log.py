@@ -1,0 +1,130 @@
+"""The text log of a run: a file with every line, and the console.
+
+On a terminal the training line is renewed in place and only epoch ends and messages stay; elsewhere, in a file
+or a batch job, every line is printed plainly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainkit.dist import get_rank, is_main_process
+from trainkit.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
+LIVE = {"live": True}  # logger.info(line, extra=LIVE): a line that the next one may replace on a terminal
+FILE_ONLY = {"file_only": True}  # too long for the console
+_LEVELS = ("CRITICAL", "DEBUG", "ERROR", "INFO", "WARNING")
+_numbers = itertools.count()
+
+
+def check_level(level: str | int) -> str | int:
+    """Return ``level`` as logging takes it.
+
+    Raises:
+        ConfigError: There is no such level.
+    """
+    if isinstance(level, int) or level.upper() in _LEVELS:
+        return level.upper() if isinstance(level, str) else level
+    raise ConfigError(f"log_level is {level!r}. {did_you_mean(level.upper(), _LEVELS)}")
+
+
+class RunLog:
+    """The logger of one Runner, and its handlers while :meth:`active`.
+
+    Args:
+        level: The least level that is shown.
+    """
+
+    def __init__(self, level: str | int) -> None:
+        # A name of its own: two runners in one process share no handlers.
+        self.logger = logging.getLogger(f"trainkit.run_{next(_numbers)}")
+        self.logger.propagate = False
+        self.level = check_level(level)
+        self.logger.setLevel(self.level)
+
+    @contextlib.contextmanager
+    def active(self, directory: Path) -> Iterator[None]:
+        """Log to the console and to ``directory`` meanwhile: this logger, and those of trainkit's modules."""
+        main = is_main_process()
+        file = directory / ("train.log" if main else f"rank_{get_rank()}.log")
+        handlers: list[logging.Handler] = [logging.FileHandler(file, encoding="utf-8")]
+        handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y/%m/%d %H:%M:%S"))
+        if main:
+            handlers.append(console_handler())
+        shared = logging.getLogger("trainkit")
+        level, shared_level = self.level, shared.level
+        for target in (self.logger, shared):
+            target.setLevel(level)
+            for handler in handlers:
+                target.addHandler(handler)
+        try:
+            yield
+        finally:
+            shared.setLevel(shared_level)
+            for handler in handlers:
+                self.logger.removeHandler(handler)
+                shared.removeHandler(handler)
+                handler.close()
+
+
+def console_handler() -> logging.Handler:
+    """Return the handler that fits standard output."""
+    handler: logging.Handler = _TerminalHandler() if sys.stdout.isatty() else _PlainHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S"))
+    handler.addFilter(lambda record: not getattr(record, "file_only", False))
+    return handler
+
+
+class _PlainHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only since Python 3.11
+    """Print each line; fall silent when the reader has gone (``trainkit ... | head``)."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if isinstance(sys.exc_info()[1], BrokenPipeError | ValueError):
+            self.setLevel(logging.CRITICAL + 1)
+        else:
+            super().handleError(record)
+
+
+class _TerminalHandler(logging.Handler):
+    """Print through rich: live records renew one line at the bottom, others scroll above it."""
+
+    _INTERVAL = 0.1  # seconds between renewals of the live line
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        super().__init__()
+        self.console: Console = Console(highlight=False)
+        # Renewed by hand: a refreshing thread would be forked into data workers.
+        self.line: Live = Live("", console=self.console, auto_refresh=False, transient=True)
+        self.renewed = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich.text import Text
+
+        style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(record.levelname, "")
+        text = Text(self.format(record), style=style)
+        if not getattr(record, "live", False):
+            self.console.print(text, soft_wrap=True)
+            return
+        now = time.monotonic()
+        if now - self.renewed >= self._INTERVAL:
+            self.renewed = now
+            self.line.start()
+            self.line.update(text, refresh=True)
+
+    def close(self) -> None:
+        self.line.stop()
+        super().close()

@@ -1,0 +1,17 @@
+"""Models: the base class, the preprocessor, averaged weights, and a small network to start with."""
+
+from trainkit.model.averaged import ExponentialMovingAverage
+from trainkit.model.base import BaseModel
+from trainkit.model.convnet import ConvNet
+from trainkit.model.preprocessor import BaseDataPreprocessor
+from trainkit.model.wrap import checkpoint_activations, revert_sync_batchnorm, unwrap
+
+__all__ = [
+    "BaseDataPreprocessor",
+    "BaseModel",
+    "ConvNet",
+    "ExponentialMovingAverage",
+    "checkpoint_activations",
+    "revert_sync_batchnorm",
+    "unwrap",
+]

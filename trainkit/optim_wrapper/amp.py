@@ -1,0 +1,96 @@
+"""AmpOptimWrapper: the forward pass in autocast, and a scaled loss where half precision needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainkit.errors import ConfigError, did_you_mean
+from trainkit.optim_wrapper.base import OptimWrapper
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class AmpOptimWrapper(OptimWrapper):
+    """An OptimWrapper with automatic mixed precision, on any device that torch can autocast.
+
+    Only float16 has gradients that underflow, so only float16 scales the loss.
+
+    Args:
+        optimizer: See :class:`OptimWrapper`.
+        loss_scale: Of float16: ``"dynamic"``, a fixed scale, or the arguments of ``torch.amp.GradScaler``.
+        dtype: ``"float16"`` or ``"bfloat16"``; None takes autocast's own choice: float16 on CUDA, bfloat16 on CPU.
+        accumulative_counts: See :class:`OptimWrapper`.
+        clip_grad: See :class:`OptimWrapper`; gradients are unscaled before they are clipped.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        loss_scale: str | float | Mapping[str, Any] = "dynamic",
+        dtype: str | torch.dtype | None = None,
+        accumulative_counts: int = 1,
+        clip_grad: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(optimizer, accumulative_counts, clip_grad)
+        self.device_type = self.param_groups[0]["params"][0].device.type
+        self.dtype = _parse_dtype(dtype, self.device_type)
+        self.fixed_scale = float(loss_scale) if isinstance(loss_scale, int | float) else None
+        self.loss_scaler = torch.amp.GradScaler(
+            self.device_type, enabled=self.dtype is torch.float16, **_scaler_options(loss_scale)
+        )
+
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        """Scale, backpropagate and count one pass."""
+        super().backward(self.loss_scaler.scale(loss), **kwargs)
+
+    def step(self, **kwargs: Any) -> None:
+        """Unscale and clip, if asked; step unless a gradient is not finite; adapt the scale."""
+        if self.clip_type is not None:
+            self.loss_scaler.unscale_(self.optimizer)
+        self.clip_gradients()
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update(self.fixed_scale)
+        self.update_count += 1
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Context of the forward pass: autocast, and that of :class:`OptimWrapper`."""
+        with super().optim_context(model), torch.autocast(self.device_type, dtype=self.dtype):
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the wrapper's state with that of the loss scaler."""
+        return {**super().state_dict(), "loss_scaler": self.loss_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load :meth:`state_dict`; the state of a wrapper without a scaler is taken as well."""
+        super().load_state_dict(state_dict)
+        if self.loss_scaler.is_enabled() and state_dict.get("loss_scaler"):
+            self.loss_scaler.load_state_dict(state_dict["loss_scaler"])
+
+
+def _parse_dtype(dtype: str | torch.dtype | None, device_type: str) -> torch.dtype:
+    if dtype is None:
+        return torch.get_autocast_dtype(device_type)
+    if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
+        return dtype
+    if dtype not in _DTYPES:
+        raise ConfigError(f"optim_wrapper.dtype is {dtype!r}. {did_you_mean(str(dtype), _DTYPES)}")
+    return _DTYPES[str(dtype)]
+
+
+def _scaler_options(loss_scale: str | float | Mapping[str, Any]) -> dict[str, Any]:
+    if loss_scale == "dynamic":
+        return {}
+    if isinstance(loss_scale, int | float) and not isinstance(loss_scale, bool):
+        return {"init_scale": float(loss_scale)}
+    if isinstance(loss_scale, Mapping):
+        return dict(loss_scale)
+    raise ConfigError(
+        f"optim_wrapper.loss_scale is {loss_scale!r}; expected 'dynamic', a number, or the arguments of GradScaler."
+    )

@@ -1,0 +1,200 @@
+"""OptimWrapper: backward, accumulation, clipping and the step, in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from trainkit.errors import ConfigError, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+_CLIP = {"norm": clip_grad_norm_, "value": clip_grad_value_}
+
+
+class OptimWrapper:
+    """One optimizer, and how a loss becomes an update.
+
+    Args:
+        optimizer: Any ``torch.optim`` optimizer.
+        accumulative_counts: Backward passes per update. Each loss is divided by the number of passes in its
+            window, so the update is that of the mean loss; the last window of a run may be shorter.
+        clip_grad: None, or ``{"type": "norm", "max_norm": ...}`` with the arguments of
+            ``torch.nn.utils.clip_grad_norm_``, or ``{"type": "value", "clip_value": ...}``.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        accumulative_counts: int = 1,
+        clip_grad: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ConfigError(f"optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer.")
+        if type(accumulative_counts) is not int or accumulative_counts < 1:
+            raise ConfigError(f"accumulative_counts is {accumulative_counts!r}; expected a whole number of at least 1.")
+        self.optimizer = optimizer
+        self.accumulative_counts = accumulative_counts
+        self.clip_type, self.clip_kwargs = _parse_clip(clip_grad)
+        self.inner_count = 0  # backward passes
+        self.update_count = 0  # steps of the optimizer
+        self.max_counts = -1  # backward passes of the whole run; -1: not known
+        self.grad_norm: torch.Tensor | None = None  # of the last update, before clipping; set when clipping by norm
+        self._configured = self.hyperparameters()
+
+    def update_params(
+        self,
+        loss: torch.Tensor,
+        step_kwargs: Mapping[str, Any] | None = None,
+        zero_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Backpropagate ``loss``; on the last pass of a window also clip, step and clear the gradients."""
+        self.backward(self.scale_loss(loss))
+        if self.should_update():
+            self.step(**(step_kwargs or {}))
+            self.zero_grad(**(zero_kwargs or {}))
+
+    def scale_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """Divide ``loss`` by the passes in its window: ``accumulative_counts``, or the rest at the end of the run."""
+        window = self.accumulative_counts
+        if window > 1 and self.max_counts > 0:
+            remainder = self.max_counts % window
+            if remainder and self.max_counts - remainder <= self.inner_count < self.max_counts:
+                window = remainder
+        return loss if window == 1 else loss / window
+
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        """Backpropagate and count one pass."""
+        loss.backward(**kwargs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.inner_count += 1
+
+    def should_update(self) -> bool:
+        """Whether the pass that was just counted ends a window."""
+        return self.inner_count % self.accumulative_counts == 0 or self.inner_count == self.max_counts
+
+    def should_sync(self) -> bool:
+        """Whether the coming pass ends a window, so that ranks must exchange gradients in it."""
+        coming = self.inner_count + 1
+        return coming % self.accumulative_counts == 0 or coming == self.max_counts
+
+    def step(self, **kwargs: Any) -> None:
+        """Clip the gradients, if asked, and step."""
+        self.clip_gradients()
+        self.optimizer.step(**kwargs)
+        self.update_count += 1
+
+    def clip_gradients(self) -> None:
+        """Clip as ``clip_grad`` says; by norm, the norm before clipping is kept in ``grad_norm``."""
+        if self.clip_type is None:
+            return
+        params = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if params:
+            norm = _CLIP[self.clip_type](params, **self.clip_kwargs)
+            self.grad_norm = norm.detach() if isinstance(norm, torch.Tensor) else None
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        """Clear the gradients."""
+        self.optimizer.zero_grad(**kwargs)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Context of the forward pass: without gradient exchange between ranks, unless the pass ends a window."""
+        with self._sync_context(model):
+            yield
+
+    def _sync_context(self, model: nn.Module) -> AbstractContextManager[None]:
+        no_sync = getattr(model, "no_sync", None)
+        return nullcontext() if no_sync is None or self.should_sync() else no_sync()
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Tell the wrapper where the run stands.
+
+        Args:
+            model: Checked for batch norm, which sees each pass of a window by itself.
+            init_counts: Backward passes made so far.
+            max_counts: Backward passes of the whole run; -1 if it is not known.
+        """
+        self.inner_count, self.max_counts = init_counts, max_counts
+        if self.accumulative_counts == 1:
+            return
+        if init_counts % self.accumulative_counts:
+            logger.warning("Resumed inside a window of %d passes; its first update is short.", self.accumulative_counts)
+        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+            logger.warning("With accumulative_counts > 1, batch norm still sees one pass at a time.")
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups."""
+        return self.optimizer.param_groups
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The optimizer's defaults."""
+        return self.optimizer.defaults
+
+    def get_lr(self) -> dict[str, list[float]]:
+        """Return the learning rate of each group as ``{"lr": [...]}``."""
+        return {"lr": [group["lr"] for group in self.param_groups]}
+
+    def get_momentum(self) -> dict[str, list[float]]:
+        """Return ``{"momentum": [...]}``: momentum, else the first beta, else 0, of each group."""
+        return {"momentum": [g.get("momentum", g.get("betas", (0.0,))[0]) for g in self.param_groups]}
+
+    def hyperparameters(self) -> list[dict[str, Any]]:
+        """Return what each group holds besides its parameters and the schedulers' ``initial_`` values."""
+        return [
+            {key: value for key, value in group.items() if key != "params" and not key.startswith("initial_")}
+            for group in self.param_groups
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state, the counters, and the hyperparameters that the config gave."""
+        return {
+            **self.optimizer.state_dict(),
+            "counts": {"inner": self.inner_count, "update": self.update_count},
+            "configured": self._configured,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load :meth:`state_dict`. A hyperparameter that the config has changed since is kept, and logged."""
+        own = [dict(group) for group in self.param_groups]
+        changed = self._changed_since(state_dict.get("configured", []))
+        self.optimizer.load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+        for group, mine, keys in zip(self.param_groups, own, changed, strict=True):
+            # The schedulers' base values are the config's: they start from them, whatever the checkpoint had.
+            group.update({key: mine[key] for key in mine if key in keys or key.startswith("initial_")})
+        counts = state_dict.get("counts", {})
+        self.inner_count, self.update_count = counts.get("inner", 0), counts.get("update", 0)
+
+    def _changed_since(self, before: list[dict[str, Any]]) -> list[set[str]]:
+        changed: list[set[str]] = [set() for _ in self.param_groups]
+        for index, (old, new) in enumerate(zip(before, self._configured, strict=False)):
+            for key in sorted(old.keys() & new.keys()):
+                if _plain(old[key]) != _plain(new[key]):
+                    changed[index].add(key)
+                    logger.info("%s of group %d: the config's %s, not the checkpoint's %s.", key, index, new[key], old[key])
+        return changed
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _parse_clip(clip_grad: Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
+    if clip_grad is None:
+        return None, {}
+    kwargs = dict(clip_grad)
+    kind = kwargs.pop("type", "norm")
+    if kind not in _CLIP:
+        raise ConfigError(f"clip_grad.type is {kind!r}. {did_you_mean(str(kind), _CLIP)}")
+    if not kwargs:
+        needed = "max_norm" if kind == "norm" else "clip_value"
+        raise ConfigError(f"clip_grad is {dict(clip_grad)}; by {kind} it also needs {needed}.")
+    return kind, kwargs

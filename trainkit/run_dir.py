@@ -1,0 +1,152 @@
+"""A run's directory: made for one run alone, locked while a process works in it, with a record of how it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import socket
+import time
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainkit.errors import CheckpointError, ConfigError, RunLockedError
+
+STATUS = "status.json"
+# Overrides that do not make another experiment of a run.
+_NO_IDENTITY = ("resume", "launcher", "env", "hydra")
+_MAX_NAME = 100  # bytes; file systems allow 255 for a name
+
+
+def safe_name(text: str) -> str:
+    """Return ``text`` as the name of one file: no separators, nothing hidden, at most 100 bytes, ends in a hash if cut."""
+    name = re.sub(r"[^\w.,=+-]+", "_", unicodedata.normalize("NFC", text)).lstrip(".") or "_"
+    if len(name.encode()) <= _MAX_NAME:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name.encode()[: _MAX_NAME - 9].decode(errors='ignore')}-{digest}"
+
+
+def make_unique(parent: Path, name: str) -> Path:
+    """Make and return ``parent/name``, or ``parent/name_n`` where that is taken: never another's directory.
+
+    Raises:
+        ConfigError: The directory cannot be made.
+    """
+    number = 0
+    while True:
+        path = parent / (name if number == 0 else f"{name}_{number}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        except OSError as error:
+            raise ConfigError(
+                f"The run's directory {path} cannot be made: {error.strerror}. Choose one with work_dir=..."
+            ) from None
+        return path
+
+
+def timestamp() -> str:
+    """Return the time as run directories carry it."""
+    return time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def identity(experiment_name: str, overrides: Sequence[str]) -> list[str]:
+    """Return what makes two starts the same run: the experiment, and the overrides that matter, sorted."""
+    kept = [text for text in overrides if re.split(r"[./=@]", text.lstrip("+~"), maxsplit=1)[0] not in _NO_IDENTITY]
+    return [experiment_name, *sorted(kept)]
+
+
+def read_status(run: Path) -> dict[str, Any]:
+    """Return the record of a run; empty where there is none that can be read."""
+    try:
+        record = json.loads((run / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def find_run(root: Path, wanted: Sequence[str]) -> Path | None:
+    """Return the newest run below ``root`` with the identity ``wanted`` that no process works in."""
+    runs = [path.parent for path in (*root.glob(f"*/{STATUS}"), *root.glob(f"sweep_*/*/{STATUS}"))]
+    same = [run for run in runs if read_status(run).get("identity") == list(wanted) and not is_locked(run)]
+    return max(same, key=lambda run: (float(read_status(run).get("created", 0)), run.name), default=None)
+
+
+def is_locked(run: Path) -> bool:
+    """Whether a live process works in the run's directory."""
+    try:
+        with lock(run):
+            return False
+    except RunLockedError:
+        return True
+
+
+@contextlib.contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """Keep other processes out of a run's directory; the lock dies with its process.
+
+    Raises:
+        RunLockedError: Another one is in.
+    """
+    try:
+        file = (run / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"The run's directory {run} cannot be written: {error.strerror}. Choose another work_dir.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise RunLockedError(
+                f"{owner} works in {run}. Wait for it or stop it; or leave work_dir out to start a run of its own."
+            ) from None
+        file.truncate(0)
+        file.write(f"Process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")
+        file.flush()
+        yield
+
+
+class RunRecord:
+    """``status.json``: how a run stands, for people and for ``resume=true``.
+
+    Args:
+        run: The run's directory.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def begin(self, **facts: Any) -> None:
+        """Say that a process works on the run; what earlier ones wrote is kept unless ``facts`` renew it."""
+        before = read_status(self.run)
+        created = before.get("created", time.time())
+        kept = {key: value for key, value in before.items() if key not in ("error", "ended")}
+        self._write({**kept, "created": created, **facts, "status": "running", "pid": os.getpid(), "started": time.time()})
+
+    def update(self, **facts: Any) -> None:
+        """Renew some facts."""
+        self._write({**read_status(self.run), **facts, "updated": time.time()})
+
+    def end(self, status: str, **facts: Any) -> None:
+        """Say how it ended: ``finished``, ``failed`` or ``preempted``."""
+        self.update(**facts, status=status, ended=time.time())
+
+    def _write(self, record: dict[str, Any]) -> None:
+        temporary = self.run / f".{STATUS}.tmp"
+        try:
+            temporary.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
+            temporary.replace(self.run / STATUS)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.run / STATUS} cannot be written: {error.strerror}. Make room or mend the rights, then resume=true."
+            ) from error

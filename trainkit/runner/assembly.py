@@ -1,0 +1,278 @@
+"""The parts of a Runner: taken as objects, or built from configs when they are first used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import nn
+
+from trainkit.config import build, to_plain
+from trainkit.dist import get_rank, get_world_size, is_distributed
+from trainkit.env import setup_env
+from trainkit.errors import ConfigError, did_you_mean
+from trainkit.hook import HookList
+from trainkit.log import RunLog
+from trainkit.message_hub import MessageHub
+from trainkit.model import checkpoint_activations, revert_sync_batchnorm, unwrap
+from trainkit.optim_wrapper import OptimWrapper
+from trainkit.param_scheduler import ParamScheduler
+from trainkit.run_dir import RunRecord, timestamp
+from trainkit.runner import from_config, parts
+from trainkit.seed import set_random_seed
+
+if TYPE_CHECKING:
+    from trainkit.runner.runner import Runner
+
+_TRIPLES = (
+    ("train_dataloader", "train_cfg", "optim_wrapper"),
+    ("val_dataloader", "val_cfg", "val_evaluator"),
+    ("test_dataloader", "test_cfg", "test_evaluator"),
+)
+
+
+class Assembly:
+    """Everything a Runner holds; :class:`Runner` describes the arguments."""
+
+    def __init__(  # noqa: PLR0913 - MMEngine's arguments
+        self,
+        model: Any,
+        work_dir: str | Path,
+        train_dataloader: Any = None,
+        val_dataloader: Any = None,
+        test_dataloader: Any = None,
+        train_cfg: Any = None,
+        val_cfg: Any = None,
+        test_cfg: Any = None,
+        auto_scale_lr: Any = None,
+        optim_wrapper: Any = None,
+        param_scheduler: Any = None,
+        val_evaluator: Any = None,
+        test_evaluator: Any = None,
+        default_hooks: Any = None,
+        custom_hooks: Any = None,
+        data_preprocessor: Any = None,
+        load_from: str | Path | None = None,
+        resume: bool = False,
+        launcher: str = "none",
+        env_cfg: Any = None,
+        log_processor: Any = None,
+        log_level: str | int = "INFO",
+        visualizer: Any = None,
+        randomness: Any = None,
+        experiment_name: str | None = None,
+        cfg: Any = None,
+        compile: Any = False,
+        sync_bn: str | None = None,
+        find_unused_parameters: bool = False,
+        model_wrapper_cfg: Any = None,
+        activation_checkpointing: str | Sequence[str] | None = None,
+        *,
+        paths: Mapping[str, str] | None = None,
+    ) -> None:
+        self._paths = dict(paths or {})
+        self._given = {
+            "train_dataloader": train_dataloader,
+            "train_cfg": train_cfg,
+            "optim_wrapper": optim_wrapper,
+            "val_dataloader": val_dataloader,
+            "val_cfg": val_cfg,
+            "val_evaluator": val_evaluator,
+            "test_dataloader": test_dataloader,
+            "test_cfg": test_cfg,
+            "test_evaluator": test_evaluator,
+            "param_scheduler": param_scheduler,
+            "auto_scale_lr": auto_scale_lr,
+        }
+        self._check_arguments(launcher, sync_bn)
+        self.work_dir = Path(work_dir).expanduser().absolute()
+        self.cfg, self.load_from, self.resume_wanted = cfg, load_from, resume
+        self.timestamp = timestamp()
+        self.experiment_name = experiment_name or self.work_dir.name
+        self.device = parts.as_device(build(env_cfg or {}, self._path("env_cfg"), default=setup_env))
+        self.seed = set_random_seed(**{"seed": None, **to_plain(randomness or {})})
+        self.log = RunLog(log_level)
+        self.logger = self.log.logger
+        self.log_processor = parts.build_log_processor(log_processor, self._path("log_processor"))
+        self.message_hub = MessageHub()
+        self.record = RunRecord(self.work_dir)
+        self.visualizer = parts.build_visualizer(visualizer, self._path("visualizer"))
+        self.hooks: HookList = parts.build_hooks(
+            default_hooks, custom_hooks, (self._path("default_hooks"), self._path("custom_hooks"))
+        )
+        self.model = self._prepare_model(model, data_preprocessor, model_wrapper_cfg, activation_checkpointing)
+        parts.compile_model(unwrap(self.model), compile, self._path("compile"))
+        self.model_name = type(unwrap(self.model)).__name__
+        self.is_training = False  # while train() runs
+        self.is_resuming = False  # while a checkpoint is loaded to go on from
+        self.resumed_rng: dict[str, Any] | None = None
+        self._has_loaded = False
+        self._has_trained = False
+
+    def _prepare_model(self, model: Any, preprocessor: Any, wrapper: Any, checkpointed: Any) -> Any:
+        built = parts.build_model(model, self._path("model"), preprocessor).to(self.device)
+        if not is_distributed():
+            built = revert_sync_batchnorm(built)
+        if checkpointed:
+            checkpoint_activations(built, checkpointed)
+        return built if wrapper is None else build(wrapper, self._path("model_wrapper_cfg"), module=built)
+
+    @cached_property
+    def train_loop(self) -> Any:
+        """The train loop, with its data loader."""
+        self._need("train")
+        loader = parts.build_dataloader(
+            self._given["train_dataloader"], self._path("train_dataloader"), seed=self.seed, training=True
+        )
+        return parts.build_train_loop(self._given["train_cfg"], self._path("train_cfg"), self._runner, loader)
+
+    @cached_property
+    def val_loop(self) -> Any:
+        """The val loop, with its data loader and evaluator."""
+        return self._evaluate_loop("val", parts.build_val_loop)
+
+    @cached_property
+    def test_loop(self) -> Any:
+        """The test loop, with its data loader and evaluator."""
+        return self._evaluate_loop("test", parts.build_test_loop)
+
+    @cached_property
+    def optim_wrapper(self) -> OptimWrapper:
+        """The optimizer and how it is used."""
+        self._need("train")
+        wrapper = parts.build_optim_wrapper(
+            self._given["optim_wrapper"], self._path("optim_wrapper"), unwrap(self.model)
+        )
+        parts.scale_lr(self._given["auto_scale_lr"], self._path("auto_scale_lr"), wrapper, self.train_dataloader)
+        return wrapper
+
+    @cached_property
+    def param_schedulers(self) -> list[ParamScheduler]:
+        """The parameter schedulers, in order."""
+        return parts.build_param_schedulers(
+            self._given["param_scheduler"], self._path("param_scheduler"), self.optim_wrapper, self.train_loop
+        )
+
+    def _evaluate_loop(self, mode: str, build_loop: Any) -> Any:
+        self._need(mode)
+        loader_name, cfg_name, evaluator_name = f"{mode}_dataloader", f"{mode}_cfg", f"{mode}_evaluator"
+        loader = parts.build_dataloader(
+            self._given[loader_name], self._path(loader_name), seed=self.seed, training=False
+        )
+        evaluator = parts.build_evaluator(self._given[evaluator_name], self._path(evaluator_name))
+        return build_loop(self._given[cfg_name], self._path(cfg_name), self._runner, loader, evaluator)
+
+    @property
+    def _runner(self) -> Runner:
+        return cast("Runner", self)
+
+    @property
+    def train_dataloader(self) -> Any:
+        """The loader of the training data."""
+        return self.train_loop.dataloader
+
+    @property
+    def val_dataloader(self) -> Any:
+        """The loader of the validation data."""
+        return self.val_loop.dataloader
+
+    @property
+    def test_dataloader(self) -> Any:
+        """The loader of the test data."""
+        return self.test_loop.dataloader
+
+    def dataloader(self, mode: str) -> Any:
+        """Return the loader of ``"train"``, ``"val"`` or ``"test"``."""
+        return getattr(self, f"{mode}_dataloader")
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done; 0 for a runner that does not train, whose training parts are not built for it."""
+        return self.train_loop.epoch if "train_loop" in self.__dict__ else 0
+
+    @property
+    def iter(self) -> int:
+        """Iterations done; 0 for a runner that does not train."""
+        return self.train_loop.iter if "train_loop" in self.__dict__ else 0
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the whole run; 0 for a runner that does not train."""
+        return self.train_loop.max_epochs if "train_loop" in self.__dict__ else 0
+
+    @property
+    def max_iters(self) -> int:
+        """Iterations of the whole run; 0 for a runner that does not train."""
+        return self.train_loop.max_iters if "train_loop" in self.__dict__ else 0
+
+    @property
+    def by_epoch(self) -> bool:
+        """Whether the train loop counts epochs; every hook and scheduler that is not told otherwise does the same."""
+        return getattr(self.train_loop, "by_epoch", True) if "train_loop" in self.__dict__ else True
+
+    @property
+    def has_val(self) -> bool:
+        """Whether there is something to validate with."""
+        return self._given["val_cfg"] is not None
+
+    @property
+    def rank(self) -> int:
+        """This process's rank."""
+        return get_rank()
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks."""
+        return get_world_size()
+
+    @property
+    def distributed(self) -> bool:
+        """Whether there is a process group."""
+        return is_distributed()
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Where checkpoints are."""
+        return self.work_dir / "checkpoints"
+
+    @property
+    def config_text(self) -> str:
+        """The config as YAML, secrets left out; empty where the runner was made from objects."""
+        return from_config.as_yaml(self.cfg)
+
+    # ------------------------------------------------------------------ checks
+
+    def _path(self, name: str) -> str:
+        """Return where an argument stands in the config, for messages."""
+        return self._paths.get(name, name)
+
+    def _check_arguments(self, launcher: str, sync_bn: str | None) -> None:
+        for names in _TRIPLES:
+            given = [name for name in names if self._given[name] is not None]
+            if 0 < len(given) < len(names):
+                missing = ", ".join(self._path(name) for name in names if name not in given)
+                raise ConfigError(
+                    f"{', '.join(map(self._path, given))} given, but not {missing}. "
+                    f"Give all of {', '.join(map(self._path, names))}, or none of them."
+                )
+        if self._given["param_scheduler"] is not None and self._given["optim_wrapper"] is None:
+            raise ConfigError(f"{self._path('param_scheduler')} given, but no {self._path('optim_wrapper')} to schedule.")
+        if launcher != "none":
+            raise ConfigError(f"launcher is {launcher!r}; this version runs in one process: expected 'none'.")
+        if sync_bn not in (None, "torch"):
+            raise ConfigError(f"sync_bn is {sync_bn!r}; expected 'torch' or None. {did_you_mean(str(sync_bn), ['torch'])}")
+
+    def _need(self, purpose: str) -> None:
+        names = next(names for names in _TRIPLES if names[0].startswith(purpose))
+        if self._given[names[0]] is None:
+            raise ConfigError(f"This runner cannot {purpose}: it got no {', '.join(map(self._path, names))}.")
+
+    def _need_step(self, *names: str) -> None:
+        for name in names:
+            if not callable(getattr(self.model, name, None)):
+                raise ConfigError(
+                    f"{self.model_name} has no {name}(), which the loop calls. Derive it from trainkit.model.BaseModel, "
+                    "or write that method."
+                )

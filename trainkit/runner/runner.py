@@ -1,0 +1,277 @@
+"""Runner: trains, validates and tests a model with the parts it was given."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainkit.checkpoint import list_checkpoints
+from trainkit.dist import is_main_process
+from trainkit.env import collect_env
+from trainkit.errors import ConfigError
+from trainkit.hook import Hook, HookList
+from trainkit.log import FILE_ONLY
+from trainkit.model import unwrap
+from trainkit.run_dir import lock
+from trainkit.runner import from_config
+from trainkit.runner import resume as state
+from trainkit.runner.assembly import Assembly
+from trainkit.seed import set_rng_state
+
+
+class Runner(Assembly):
+    """Train, validate and test a model, by MMEngine's lifecycle.
+
+    Every part is an object or a config of one (a mapping, with ``_target_`` where no default fits). The three
+    arguments of training, of validation and of testing are given together or not at all.
+
+    Args:
+        model: A module with ``train_step`` (and ``val_step``, ``test_step``), such as a :class:`BaseModel`.
+        work_dir: The run's directory; it is made when the run starts.
+        train_dataloader: Training data; a config is a ``torch.utils.data.DataLoader``.
+        val_dataloader: Validation data.
+        test_dataloader: Test data.
+        train_cfg: The train loop: ``{"by_epoch": True, "max_epochs": 3}`` or ``{"_target_": ..., ...}``.
+        val_cfg: The val loop; ``{}`` is a plain one.
+        test_cfg: The test loop; ``{}`` is a plain one.
+        auto_scale_lr: ``{"enable": True, "base_batch_size": N}``: scale the learning rate with the batch size.
+        optim_wrapper: The optimizer and how it is used: ``{"optimizer": ...}``.
+        param_scheduler: One scheduler, or a list or dict of them.
+        val_evaluator: Metrics of the validation.
+        test_evaluator: Metrics of the test.
+        default_hooks: Changes to the default hooks by name; None removes one.
+        custom_hooks: Further hooks, a list or a dict by name.
+        data_preprocessor: Goes into a model config that has none.
+        load_from: Weights to start from, or with ``resume`` the checkpoint to go on from: a run, a checkpoint, a file.
+        resume: Go on from ``load_from``, or from the newest checkpoint in ``work_dir``; none there: start anew.
+        launcher: ``"none"``: one process.
+        env_cfg: Arguments of :func:`trainkit.env.setup_env`.
+        log_processor: How log lines are made.
+        log_level: The least level that is logged.
+        visualizer: Where scalars go; None: ``metrics.jsonl``.
+        randomness: Arguments of :func:`trainkit.seed.set_random_seed`.
+        experiment_name: None: the name of ``work_dir``.
+        cfg: The whole config, for the record.
+        compile: True, or arguments of ``torch.compile``, to compile the model in place.
+        sync_bn: ``"torch"``: batch norm over all ranks; of no effect in one process.
+        find_unused_parameters: Of ``DistributedDataParallel``; of no effect in one process.
+        model_wrapper_cfg: A config that is called with the model as ``module``; None: no wrapper in one process.
+        activation_checkpointing: Names of submodules whose activations are computed again in backward.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Any, **given: Any) -> Runner:
+        """Make a runner from a composed config; what is ``given`` wins over it."""
+        return cls(**from_config.arguments(cfg, **given))
+
+    def train(self) -> nn.Module:
+        """Train to the end, from the beginning or a checkpoint; return the model."""
+        self.build_training()
+        loop = self.train_loop
+        with self._working("train"):
+            self.hooks.before_run(self)
+            self._init_weights()
+            self.load_or_resume()
+            self.visualizer.open(self.work_dir, resume_step=loop.iter if loop.iter else None)
+            self.visualizer.add_config(self.config_text)
+            self.optim_wrapper.initialize_count_status(unwrap(self.model), loop.iter, loop.max_iters)
+            if self.resumed_rng is not None:
+                set_rng_state(self.resumed_rng)
+            loop.run()
+            self._has_trained = True
+            self.hooks.after_run(self)
+        return self.model
+
+    def build_training(self) -> None:
+        """Build whatever training needs, in MMEngine's order; nothing is written yet."""
+        self._need_step("train_step", *(["val_step"] if self.has_val else []))
+        _ = self.train_loop, self.optim_wrapper, self.param_schedulers
+        if self.has_val:
+            _ = self.val_loop
+
+    def val(self, load: bool = True) -> dict[str, Any]:
+        """Validate; return the metrics.
+
+        A runner that has not trained validates ``load_from``, or the newest good checkpoint in ``work_dir``.
+
+        Args:
+            load: False: validate the weights that the model has now.
+        """
+        return self._evaluate("val", load)
+
+    def test(self, load: bool = True) -> dict[str, Any]:
+        """Test; return the metrics. See :meth:`val`."""
+        return self._evaluate("test", load)
+
+    def request_stop(self, reason: str) -> None:
+        """Stop training after the current epoch, or iteration, and its validation."""
+        self.logger.info("Training will stop: %s.", reason)
+        self.train_loop.stop_training = True
+
+    def register_hook(self, hook: Hook, priority: int | str | None = None, name: str | None = None) -> None:
+        """Add a hook; it comes after those of the same priority."""
+        key = name or type(hook).__name__
+        if key in self.hooks.hooks:
+            raise ConfigError(f"There is a hook {key!r} already. Register this one under another name=.")
+        priorities = {**self.hooks.priorities, **({} if priority is None else {key: priority})}
+        self.hooks = HookList({**self.hooks.hooks, key: hook}, priorities)
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Where checkpoints are."""
+        return self.work_dir / "checkpoints"
+
+    @property
+    def config_text(self) -> str:
+        """The config as YAML; empty where the runner was made from objects."""
+        return from_config.as_yaml(self.cfg)
+
+    def save_checkpoint(
+        self,
+        out_dir: str | Path,
+        filename: str,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write a checkpoint directory ``out_dir/filename``; every rank calls it, rank 0 writes."""
+        return state.save(
+            self,
+            Path(out_dir) / filename,
+            save_optimizer=save_optimizer,
+            save_param_scheduler=save_param_scheduler,
+            meta=meta,
+        )
+
+    def load_checkpoint(
+        self,
+        filename: str | Path,
+        map_location: str | torch.device = "cpu",
+        strict: bool = False,
+        revise_keys: Sequence[tuple[str, str]] = state.WRAPPER_PREFIXES,
+    ) -> dict[str, Any]:
+        """Load a checkpoint's weights; return the checkpoint.
+
+        Args:
+            filename: A run, a checkpoint directory, or a file that ``torch.load`` reads.
+            map_location: Device that the tensors are read to.
+            strict: Raise if any key does not fit, instead of warning.
+            revise_keys: Pairs ``(regular expression, replacement)`` that rename the checkpoint's keys.
+        """
+        path = state.locate_checkpoint(filename)
+        self._has_loaded = True
+        return state.load_weights(self, path, map_location=map_location, strict=strict, revise_keys=revise_keys)
+
+    def load_or_resume(self, purpose: str = "train") -> None:
+        """Load what ``load_from`` and ``resume`` ask for, once."""
+        if self._has_loaded:
+            return
+        path = state.find(self, purpose)
+        if path is not None and self.resume_wanted and purpose == "train":
+            self.is_resuming = True
+            state.resume(self, path)
+            self.is_resuming = False
+        elif path is not None:
+            state.load_weights(self, path, strict=purpose != "train")
+            self.logger.info("Loaded the weights of %s", path)
+        elif self.resume_wanted:
+            self.logger.info("resume: no checkpoint in %s; training starts from the beginning.", self.checkpoint_dir)
+        self._has_loaded = True
+
+    def record_progress(self, **facts: Any) -> None:
+        """Write to ``status.json`` how far the run is, and ``facts``."""
+        if self.is_training and is_main_process():
+            progress = self.train_loop.state_dict()
+            limits = {"max_epochs": self.max_epochs, "max_iters": self.max_iters}
+            self.record.update(epoch=progress["epoch"], iter=progress["iter"], **limits, **facts)
+
+    # ------------------------------------------------------------------ the frame of train, val and test
+
+    def _evaluate(self, purpose: str, load: bool) -> dict[str, Any]:
+        loop: Any = getattr(self, f"{purpose}_loop")
+        self._need_step(f"{purpose}_step")
+        with self._working(purpose):
+            self.hooks.before_run(self)
+            if load and not self._has_trained:
+                self.load_or_resume(purpose)
+            metrics: dict[str, Any] = loop.run()
+            self.hooks.after_run(self)
+        return metrics
+
+    @contextlib.contextmanager
+    def _working(self, purpose: str) -> Iterator[None]:
+        """Work in the run's directory: logged, and for training locked, recorded and closed whatever happens."""
+        try:
+            self.work_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"work_dir {self.work_dir} cannot be made: {error.strerror}. Choose another.") from None
+        if purpose != "train":
+            with self.log.active(self.work_dir):
+                yield
+            return
+        with lock(self.work_dir), self.log.active(self.work_dir), self._recorded():
+            self._report()
+            self.is_training = True
+            try:
+                yield
+            finally:
+                self.is_training = False
+                self.visualizer.close()
+
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Keep ``status.json``, so that it says how the run ended."""
+        self._refuse_foreign_run()
+        if not is_main_process():
+            yield
+            return
+        self.record.begin(experiment_name=self.experiment_name, seed=self.seed)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.logger.warning("Stopped by Ctrl-C. resume=true goes on from the last checkpoint.")
+            self.record.end("preempted", error="KeyboardInterrupt")
+            raise
+        except BaseException as error:
+            self.logger.error("The run failed: %s: %s", type(error).__name__, error, exc_info=True, extra=FILE_ONLY)
+            self.record.end("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        self.record.end("finished")
+
+    def _refuse_foreign_run(self) -> None:
+        """Raise if training would write over what an earlier run left."""
+        if self.resume_wanted or self._has_trained:
+            return
+        found = list_checkpoints(self.checkpoint_dir)
+        if found:
+            raise ConfigError(
+                f"{self.work_dir} holds a run already, with {', '.join(path.name for path in found)}. "
+                "Go on with it by resume=True, or give another work_dir; nothing is ever written over."
+            )
+
+    def _report(self) -> None:
+        """Log and keep what the run is made of."""
+        trained = sum(p.numel() for p in unwrap(self.model).parameters() if p.requires_grad)
+        env = collect_env(self.device)
+        self.logger.info("%s: %s on %s, %s trained parameters", self.experiment_name, self.model_name, self.device, f"{trained:,}")
+        self.logger.info("In %s", self.work_dir)
+        shown = json.dumps({key: value for key, value in env.items() if key != "git"}, indent=1)
+        self.logger.info("Environment: %s\nHooks:\n%s\n%s", shown, self.hooks.table(), self.config_text, extra=FILE_ONLY)
+        number = 1
+        while (path := self.work_dir / f"env{'' if number == 1 else f'_{number}'}.json").exists():
+            number += 1  # a resumed run may stand on another machine
+        if is_main_process():
+            path.write_text(json.dumps(env, indent=1) + "\n", encoding="utf-8")
+        if self.config_text and is_main_process() and not (self.work_dir / "config.yaml").exists():
+            (self.work_dir / "config.yaml").write_text(self.config_text, encoding="utf-8")
+
+    def _init_weights(self) -> None:
+        init_weights = getattr(unwrap(self.model), "init_weights", None)
+        if callable(init_weights) and not self._has_trained:
+            init_weights()

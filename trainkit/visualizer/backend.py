@@ -1,0 +1,26 @@
+"""VisBackend: one place where scalars are written."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class VisBackend(ABC):
+    """Base of all backends. Nothing is made on disk before :meth:`open`."""
+
+    @abstractmethod
+    def open(self, save_dir: Path, resume_step: int | None) -> None:
+        """Begin to write under ``save_dir``; what an earlier process wrote after ``resume_step`` is taken back."""
+
+    @abstractmethod
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Write scalars that belong to ``step``."""
+
+    def add_config(self, text: str) -> None:  # noqa: B027 - not every backend shows configs
+        """Write the run's config, as YAML."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what is still held back, and free the files."""

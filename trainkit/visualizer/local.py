@@ -1,0 +1,58 @@
+"""Scalars as JSON lines, which any tool reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from trainkit.visualizer.backend import VisBackend
+
+
+class LocalVisBackend(VisBackend):
+    """Append an object ``{"step": ..., name: value, ...}`` for each call to a file of JSON lines.
+
+    Args:
+        filename: The file's name in the run's directory.
+    """
+
+    def __init__(self, filename: str = "metrics.jsonl") -> None:
+        self.filename = filename
+        self._file: TextIO | None = None
+
+    def open(self, save_dir: Path, resume_step: int | None) -> None:
+        """Open the file, at its end; lines after ``resume_step`` and a torn last line are dropped first."""
+        path = save_dir / self.filename
+        if resume_step is not None and path.exists():
+            kept = [line for line in path.read_text().splitlines() if _iteration(line) <= resume_step]
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text("".join(f"{line}\n" for line in kept))
+            temporary.replace(path)
+        self._file = path.open("a", buffering=1)  # a line at a time: a killed run loses none
+
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Write one line. Values that JSON does not know (NaN, infinity) are written as strings."""
+        assert self._file is not None, "open() comes first"
+        values = {key: value if _is_json(value) else str(value) for key, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _is_json(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _iteration(line: str) -> float:
+    """Return the iteration a line belongs to; infinity for one that cannot be read."""
+    try:
+        record = json.loads(line)
+        return float(record.get("iter", record["step"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return math.inf

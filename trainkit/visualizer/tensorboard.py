@@ -1,0 +1,49 @@
+"""Scalars as TensorBoard event files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainkit.visualizer.backend import VisBackend
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorboardVisBackend(VisBackend):
+    """Write event files for ``tensorboard --logdir``.
+
+    Args:
+        subdir: Their directory inside the run's.
+    """
+
+    def __init__(self, subdir: str = "tensorboard") -> None:
+        self.subdir = subdir
+        self._writer: SummaryWriter | None = None
+
+    def open(self, save_dir: Path, resume_step: int | None) -> None:
+        """Start a new event file; TensorBoard hides the points of earlier ones after ``resume_step``."""
+        from torch.utils.tensorboard import SummaryWriter  # half a second of imports that --help does not pay for
+
+        purge = None if resume_step is None else resume_step + 1
+        self._writer = SummaryWriter(str(save_dir / self.subdir), purge_step=purge)
+
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Write each scalar but the counters, which are the x-axis."""
+        assert self._writer is not None, "open() comes first"
+        for key, value in scalars.items():
+            if key not in ("step", "iter", "epoch"):
+                self._writer.add_scalar(key, value, step)
+
+    def add_config(self, text: str) -> None:
+        """Show the config in the TEXT tab."""
+        assert self._writer is not None, "open() comes first"
+        self._writer.add_text("config", f"```yaml\n{text}\n```")
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

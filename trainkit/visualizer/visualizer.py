@@ -1,0 +1,59 @@
+"""Visualizer: one front for all backends; only rank 0 writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainkit.dist import is_main_process
+from trainkit.errors import ConfigError
+from trainkit.visualizer.backend import VisBackend
+
+
+class Visualizer:
+    """Hand scalars and the config to every backend.
+
+    Args:
+        vis_backends: A list of backends, or a dict of them by name; an entry that is None is left out.
+    """
+
+    def __init__(self, vis_backends: Sequence[VisBackend] | Mapping[str, VisBackend | None] = ()) -> None:
+        listed = vis_backends.values() if isinstance(vis_backends, Mapping) else vis_backends
+        self.vis_backends = [backend for backend in listed if backend is not None]
+        for backend in self.vis_backends:
+            if not isinstance(backend, VisBackend):
+                raise ConfigError(f"A visualizer got a {type(backend).__name__} as backend; expected a VisBackend.")
+        self.dataset_meta: dict[str, Any] | None = None
+        self._is_open = False
+
+    def open(self, save_dir: Path, resume_step: int | None = None) -> None:
+        """Begin to write under ``save_dir``.
+
+        Args:
+            save_dir: The run's directory.
+            resume_step: Iterations done before, when an earlier run is continued.
+        """
+        if is_main_process() and not self._is_open:
+            for backend in self.vis_backends:
+                backend.open(save_dir, resume_step)
+            self._is_open = True
+
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Write scalars that belong to ``step``; without effect before :meth:`open`."""
+        if self._is_open:
+            for backend in self.vis_backends:
+                backend.add_scalars(scalars, step)
+
+    def add_config(self, text: str) -> None:
+        """Write the run's config, as YAML."""
+        if self._is_open:
+            for backend in self.vis_backends:
+                backend.add_config(text)
+
+    def close(self) -> None:
+        """Close every backend."""
+        if self._is_open:
+            for backend in self.vis_backends:
+                backend.close()
+            self._is_open = False
