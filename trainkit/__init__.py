@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainkit.config import compose, conf_dir
-    from trainkit.errors import CheckpointError, ConfigError, MissingExtra, RunLockedError, TrainkitError
+    from trainkit.errors import (
+        CheckpointError,
+        ConfigError,
+        MissingExtra,
+        RunLockedError,
+        TrainkitError,
+    )
     from trainkit.hook import Hook
     from trainkit.model import BaseModel
     from trainkit.runner import Runner
 
 __version__ = "0.1.0"
 
-# Where each public name is; imported when it is first asked for, so that --help does not import torch.
+# Where each public name is; imported when it is first asked for, so that --help does not import
+# torch.
 _HOMES = {
     "BaseModel": "trainkit.model",
     "CheckpointError": "trainkit.errors",

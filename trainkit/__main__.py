@@ -1,4 +1,4 @@
-"""The command line: ``python -m trainkit [overrides]`` trains; see ``python -m trainkit --help``."""
+"""The command line: ``python -m trainkit [overrides]`` trains; ``--help`` tells the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from trainkit.errors import TrainkitError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit code: 0 done, 2 a wrong config, 3 no usable checkpoint or a locked run.
+    """Run a command; return the exit code: 0 done, 2 a wrong config, 3 no usable checkpoint or a
+    locked run.
 
     An error in the user's own code passes through with its traceback, and Python exits with 1.
     """

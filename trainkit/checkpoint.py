@@ -1,9 +1,11 @@
-"""Checkpoints on disk: written so that a kill at any instant leaves the old ones whole and the new one whole or absent.
+"""Checkpoints on disk: written so that a kill at any instant leaves the old ones whole and the new
+one whole or absent.
 
-A checkpoint is a directory ``{model.pt, state.pt, rank_K.pt, manifest.json}``. It is written under a temporary
-name, each file flushed to the disk, the manifest with every file's size and SHA-256 last; then it is renamed, and
-the parent directory flushed. ``torch.load`` itself notices no flipped bit (pytorch issue 126952), so reading
-compares the digests first. Everything loads under ``weights_only=True``: no checkpoint can run code.
+A checkpoint is a directory ``{model.pt, state.pt, rank_K.pt, manifest.json}``. It is written under
+a temporary name, each file flushed to the disk, the manifest with every file's size and SHA-256
+last; then it is renamed, and the parent directory flushed. ``torch.load`` itself notices no flipped
+bit (pytorch issue 126952), so reading compares the digests first. Everything loads under
+``weights_only=True``: no checkpoint can run code.
 """
 
 from __future__ import annotations
@@ -26,7 +28,19 @@ from trainkit.errors import CheckpointError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_PLAIN = (int, float, str, bytes, bool, complex, type(None), torch.Tensor, torch.Size, torch.dtype, torch.device)
+_PLAIN = (
+    int,
+    float,
+    str,
+    bytes,
+    bool,
+    complex,
+    type(None),
+    torch.Tensor,
+    torch.Size,
+    torch.dtype,
+    torch.device,
+)
 
 
 def check_plain(value: Any, path: str = "") -> None:
@@ -48,7 +62,8 @@ def check_plain(value: Any, path: str = "") -> None:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise CheckpointError(
             f"The checkpoint's {path} is a {kind}, which could not be loaded back safely. "
-            "Expected tensors, numbers, strings, None, and lists or dicts of these; convert it in state_dict()."
+            "Expected tensors, numbers, strings, None, and lists or dicts of these; convert it in "
+            "state_dict()."
         )
 
 
@@ -56,12 +71,14 @@ def write_checkpoint(directory: Path, files: Mapping[str, Any], facts: Mapping[s
     """Write a checkpoint; it stands complete under its name when this returns.
 
     Args:
-        directory: The checkpoint's final path. A checkpoint already there is replaced once the new one is complete.
+        directory: The checkpoint's final path. A checkpoint already there is replaced once the new
+            one is complete.
         files: The states by file name, as ``{"model.pt": ...}``.
         facts: Plain values for the manifest, such as epoch and iteration.
 
     Raises:
-        CheckpointError: A state that could not be loaded back, or a write that failed; nothing is left behind.
+        CheckpointError: A state that could not be loaded back, or a write that failed; nothing is
+            left behind.
     """
     for name, state in files.items():
         check_plain(state, name.removesuffix(".pt"))
@@ -70,7 +87,12 @@ def write_checkpoint(directory: Path, files: Mapping[str, Any], facts: Mapping[s
     try:
         temporary.mkdir(parents=True)
         digests = {name: _write_file(temporary / name, state) for name, state in files.items()}
-        manifest = {"format_version": FORMAT_VERSION, "time": time.time(), **facts, "files": digests}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "time": time.time(),
+            **facts,
+            "files": digests,
+        }
         _write_text(temporary / MANIFEST, json.dumps(manifest, indent=1))
         _flush_directory(temporary)
         _rename(temporary, directory)
@@ -79,8 +101,10 @@ def write_checkpoint(directory: Path, files: Mapping[str, Any], facts: Mapping[s
         free = shutil.disk_usage(directory.parent).free if directory.parent.exists() else 0
         reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"The checkpoint {directory} could not be written: {reason} ({free / 2**20:.0f} MiB are free there). "
-            "Earlier checkpoints are untouched. Make room or mend the directory's rights, then resume=true."
+            f"The checkpoint {directory} could not be written: {reason} ({free / 2**20:.0f} MiB "
+            "are free there). "
+            "Earlier checkpoints are untouched. Make room or mend the directory's rights, then "
+            "resume=true."
         ) from error
     _flush_directory(directory.parent)
     return directory
@@ -104,7 +128,11 @@ def _write_text(path: Path, text: str) -> None:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _hash(file)
+        )
 
 
 def _hash(file: Any) -> str:
@@ -148,10 +176,15 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{directory} is no complete checkpoint: {error}.") from None
     if version > FORMAT_VERSION:
-        raise CheckpointError(f"{directory} has format {version}; this trainkit reads up to {FORMAT_VERSION}. Update it.")
+        raise CheckpointError(
+            f"{directory} has format {version}; this trainkit reads up to {FORMAT_VERSION}. Update "
+            "it."
+        )
     for name, size in sizes.items():
         if size != files[name]["size"]:
-            raise CheckpointError(f"{directory / name} has {size} bytes; {files[name]['size']} were written.")
+            raise CheckpointError(
+                f"{directory / name} has {size} bytes; {files[name]['size']} were written."
+            )
     return manifest
 
 
@@ -164,12 +197,15 @@ def verify_checkpoint(directory: Path) -> dict[str, Any]:
     manifest = read_manifest(directory)
     for name, facts in manifest["files"].items():
         if _digest(directory / name) != facts["sha256"]:
-            raise CheckpointError(f"{directory / name} is damaged: its content is not what was written.")
+            raise CheckpointError(
+                f"{directory / name} is damaged: its content is not what was written."
+            )
     return manifest
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Return the complete periodic checkpoints (``epoch_N``, ``iter_N``) in a directory, by iteration, oldest first.
+    """Return the complete periodic checkpoints (``epoch_N``, ``iter_N``) in a directory, by
+    iteration, oldest first.
 
     Best checkpoints are no place to go on from, and names of other kinds are not touched.
     """
@@ -204,13 +240,17 @@ def find_latest(directory: Path) -> tuple[Path | None, list[str]]:
         return path, reasons
     if reasons:
         raise CheckpointError(
-            f"No good checkpoint in {directory}: " + " ".join(reasons) + " Restore one, or start anew with resume=fresh."
+            f"No good checkpoint in {directory}: "
+            + " ".join(reasons)
+            + " Restore one, or start anew with resume=fresh."
         )
     return None, []
 
 
 def _newest_first(directory: Path) -> list[Path]:
-    """Return every ``epoch_N`` and ``iter_N``, whole or not: by the manifest's iteration, else by the number."""
+    """Return every ``epoch_N`` and ``iter_N``, whole or not: by the manifest's iteration, else by
+    the number.
+    """
 
     def order(path: Path) -> tuple[int, int]:
         number = int(path.name.rpartition("_")[2])
@@ -224,12 +264,14 @@ def _newest_first(directory: Path) -> list[Path]:
     return sorted(numbered, key=order, reverse=True)
 
 
-def read_checkpoint(path: Path, map_location: str | torch.device = "cpu", rank: int = 0) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, map_location: str | torch.device = "cpu", rank: int = 0
+) -> dict[str, Any]:
     """Return a checkpoint as one dict: ``state_dict`` and whatever else was saved beside it.
 
     Args:
-        path: A checkpoint directory, verified before it is read, or a file that ``torch.load`` reads: a plain
-            state dict, or a dict with one under ``state_dict``.
+        path: A checkpoint directory, verified before it is read, or a file that ``torch.load``
+            reads: a plain state dict, or a dict with one under ``state_dict``.
         map_location: Device of the tensors.
         rank: The rank whose own state (``rank``) is read.
 
@@ -259,18 +301,28 @@ def _load(path: Path, map_location: str | torch.device) -> Any:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} needs pickle, which can run any code, so it is not loaded ({str(error).splitlines()[0]}). "
-            "Where you trust it, save its weights once more with torch.save(model.state_dict(), ...)."
+            f"{path} needs pickle, which can run any code, so it is not loaded "
+            f"({str(error).splitlines()[0]}). "
+            "Where you trust it, save its weights once more with torch.save(model.state_dict(), "
+            "...)."
         ) from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:  # torch raises any of these for bad bytes
-        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0] or type(error).__name__}.") from None
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        KeyError,
+        ValueError,
+    ) as error:  # torch raises any of these for bad bytes
+        raise CheckpointError(
+            f"{path} cannot be read: {str(error).splitlines()[0] or type(error).__name__}."
+        ) from None
 
 
 def locate_checkpoint(given: str | Path) -> Path:
     """Return the checkpoint that a user means by a path.
 
-    Taken are a checkpoint directory, a run (its newest good checkpoint), a file, and MMEngine's spelling
-    ``<work_dir>/epoch_5.pth`` for ``<work_dir>/checkpoints/epoch_5``.
+    Taken are a checkpoint directory, a run (its newest good checkpoint), a file, and MMEngine's
+    spelling ``<work_dir>/epoch_5.pth`` for ``<work_dir>/checkpoints/epoch_5``.
 
     Raises:
         CheckpointError: There is none.
@@ -283,10 +335,13 @@ def locate_checkpoint(given: str | Path) -> Path:
         latest, _ = find_latest(path / "checkpoints")
         if latest is not None:
             return latest
-        raise CheckpointError(f"The run {path} has no checkpoint yet. Name another run, or a checkpoint in it.")
+        raise CheckpointError(
+            f"The run {path} has no checkpoint yet. Name another run, or a checkpoint in it."
+        )
     nearby = ", ".join(str(p) for p in list_checkpoints(path.parent / "checkpoints")) or "none"
     raise CheckpointError(
-        f"There is no checkpoint {str(given)!r}. Expected a run, a checkpoint directory or a file. Nearby: {nearby}."
+        f"There is no checkpoint {str(given)!r}. Expected a run, a checkpoint directory or a file. "
+        f"Nearby: {nearby}."
     )
 
 

@@ -1,4 +1,6 @@
-"""Who am I among the ranks, and what the ranks say together. All of it holds with a single process, too."""
+"""Who am I among the ranks, and what the ranks say together. All of it holds with a single process,
+too.
+"""
 
 from __future__ import annotations
 

@@ -31,10 +31,12 @@ def setup_env(
     """Set what holds for the whole process; return the device of the run.
 
     Args:
-        device: A torch device such as ``"cpu"`` or ``"cuda:1"``; ``"auto"``: the accelerator there is, else the CPU.
+        device: A torch device such as ``"cpu"`` or ``"cuda:1"``; ``"auto"``: the accelerator there
+            is, else the CPU.
         num_threads: Threads of one torch operation; None leaves torch's choice.
         cudnn_benchmark: Let cuDNN try its algorithms for each new shape.
-        mp_start_method: How data workers start: ``"fork"``, ``"spawn"`` or ``"forkserver"``; None leaves Python's.
+        mp_start_method: How data workers start: ``"fork"``, ``"spawn"`` or ``"forkserver"``; None
+            leaves Python's.
         mp_cfg: MMEngine's spelling, ``{"mp_start_method": ..., "opencv_num_threads": ...}``.
         dist_cfg: ``{"backend": ...}`` of a run with several ranks; of no effect with one.
         resource_limit: The number of open files that is asked for, within the hard limit.
@@ -46,7 +48,10 @@ def setup_env(
     _set_start_method(mp_start_method or mp_cfg.get("mp_start_method"))
     if num_threads is not None:
         if num_threads < 1:
-            raise ConfigError(f"env.num_threads is {num_threads}; expected at least 1, or null for torch's choice.")
+            raise ConfigError(
+                f"env.num_threads is {num_threads}; expected at least 1, or null for torch's "
+                "choice."
+            )
         torch.set_num_threads(num_threads)
     if cudnn_benchmark:
         torch.backends.cudnn.benchmark = True
@@ -61,14 +66,18 @@ def find_device(name: str = "auto") -> torch.device:
         ConfigError: torch does not have it.
     """
     if name == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        accelerator = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        )
         return torch.device("cpu") if accelerator is None else accelerator
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"env.device is {name!r}, which torch cannot use: {reason}. Expected auto, cpu, cuda, …") from None
+        raise ConfigError(
+            f"env.device is {name!r}, which torch cannot use: {reason}. Expected auto, cpu, cuda, …"
+        ) from None
     return device
 
 
@@ -76,7 +85,10 @@ def _set_start_method(method: str | None) -> None:
     if method is None:
         return
     if method not in mp.get_all_start_methods():
-        raise ConfigError(f"env.mp_start_method is {method!r}; this system has {', '.join(mp.get_all_start_methods())}.")
+        raise ConfigError(
+            f"env.mp_start_method is {method!r}; this system has "
+            f"{', '.join(mp.get_all_start_methods())}."
+        )
     mp.set_start_method(method, force=True)
 
 
@@ -114,7 +126,9 @@ def _version(package: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Return the commit and the uncommitted changes of the working directory; None outside a repository."""
+    """Return the commit and the uncommitted changes of the working directory; None outside a
+    repository.
+    """
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None

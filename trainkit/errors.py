@@ -14,7 +14,9 @@ from collections.abc import Iterable
 
 
 class TrainkitError(Exception):
-    """Base of all errors that trainkit raises for a user's mistake; ``exit_code`` is what the command line returns."""
+    """Base of all errors that trainkit raises for a user's mistake; ``exit_code`` is what the
+    command line returns.
+    """
 
     exit_code = 1
 
@@ -47,7 +49,10 @@ class MissingExtra(TrainkitError, ImportError):
     exit_code = 2
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed. Run: pip install 'trainkit[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed. Run: pip install "
+            f"'trainkit[{extra}]'"
+        )
 
 
 def did_you_mean(given: str, options: Iterable[str], *, listed: str = "Choose from") -> str:

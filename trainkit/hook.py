@@ -33,8 +33,8 @@ def get_priority(priority: int | str) -> int:
         return PRIORITIES[priority.upper()]
     if type(priority) is int and 0 <= priority <= 100:
         return priority
-    hint = did_you_mean(priority.upper(), PRIORITIES) if isinstance(priority, str) else ""
-    raise ConfigError(f"The priority {priority!r} of a hook is neither a number from 0 to 100 nor a level. {hint}".strip())
+    hint = did_you_mean(str(priority).upper(), PRIORITIES, listed="Levels")
+    raise ConfigError(f"A hook has priority {priority!r}; expected 0 to 100, or a level. {hint}")
 
 
 class Hook:
@@ -46,21 +46,23 @@ class Hook:
           [weights are initialised; a checkpoint is loaded: after_load_checkpoint]
           before_train
             before_train_epoch
-              before_train_iter, [train_step], after_train_iter       for each batch; then runner.iter rises
-            after_train_epoch                                         then runner.epoch rises
-            before_val                                                when a validation is due
+              before_train_iter, [train_step], after_train_iter     for each batch; then iter rises
+            after_train_epoch                                       then epoch rises
+            before_val                                              when a validation is due
               before_val_epoch
-                before_val_iter, after_val_iter                       for each batch
-              after_val_epoch                                         gets the metrics
+                before_val_iter, after_val_iter                     for each batch
+              after_val_epoch                                       gets the metrics
             after_val
           after_train
         after_run
 
-    In an iteration loop the epoch points frame the whole training and validations come between iterations.
-    ``runner.test()`` has ``before_test`` … ``after_test`` in the same shape. ``before_save_checkpoint`` comes
-    inside whatever point saves, before the state is written, and may add to it.
+    In an iteration loop the epoch points frame the whole training and validations come between
+    iterations. ``runner.test()`` has ``before_test`` … ``after_test`` in the same shape.
+    ``before_save_checkpoint`` comes inside whatever point saves, before the state is written, and
+    may add to it.
 
-    ``_before_epoch``, ``_after_epoch``, ``_before_iter`` and ``_after_iter`` stand for the points of all modes.
+    ``_before_epoch``, ``_after_epoch``, ``_before_iter`` and ``_after_iter`` stand for the points
+    of all modes.
     """
 
     priority: ClassVar[int | str] = "NORMAL"
@@ -120,7 +122,9 @@ class Hook:
         self._after_epoch(runner, mode="test")
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Before a train step; ``batch_idx`` counts within the epoch, or the iterations of an iteration loop."""
+        """Before a train step; ``batch_idx`` counts within the epoch, or the iterations of an
+        iteration loop.
+        """
         self._before_iter(runner, batch_idx, data_batch, mode="train")
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -132,24 +136,39 @@ class Hook:
         self._before_iter(runner, batch_idx, data_batch, mode="test")
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Mapping[str, Any] | None = None,
     ) -> None:
         """After a train step; ``outputs`` is what it returned."""
         self._after_iter(runner, batch_idx, data_batch, outputs, mode="train")
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """After a val step; ``outputs`` are the predictions."""
         self._after_iter(runner, batch_idx, data_batch, outputs, mode="val")
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """After a test step; ``outputs`` are the predictions."""
         self._after_iter(runner, batch_idx, data_batch, outputs, mode="test")
 
     def _before_epoch(self, runner: Runner, mode: str = "train") -> None: ...
     def _after_epoch(self, runner: Runner, mode: str = "train") -> None: ...
-    def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = "train") -> None: ...
+    def _before_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = "train"
+    ) -> None: ...
     def _after_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = "train"
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+        mode: str = "train",
     ) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,7 +183,7 @@ class Hook:
         return _every(runner.epoch + 1, n, start)
 
     def every_n_train_iters(self, runner: Runner, n: int, start: int = 0) -> bool:
-        """Whether the current iteration is the ``n``-th, counted from iteration number ``start``."""
+        """Whether the current iteration is the ``n``-th, counted from number ``start``."""
         return _every(runner.iter + 1, n, start)
 
     def every_n_inner_iters(self, batch_idx: int, n: int) -> bool:
@@ -189,7 +208,8 @@ class Hook:
             if name.startswith(("before_", "after_")) and name not in POINTS:
                 raise TypeError(
                     f"{cls.__name__}.{name} is not a point of a run, so it would never be called. "
-                    f"{did_you_mean(name, POINTS)} Start the names of helper methods with an underscore."
+                    f"{did_you_mean(name, POINTS)} Start the names of helper methods with an "
+                    "underscore."
                 )
 
 
@@ -202,9 +222,15 @@ POINTS = tuple(name for name in vars(Hook) if name.startswith(("before_", "after
 
 
 def points_of(hook: Hook) -> list[str]:
-    """Return the points that a hook's class overrides, by themselves or through a generic such as ``_before_iter``."""
+    """Return the points that a hook's class overrides, by themselves or through a generic such as
+    ``_before_iter``.
+    """
     cls = type(hook)
-    return [p for p in POINTS if _overrides(cls, p) or ((generic := _generic(p)) and _overrides(cls, generic))]
+    return [
+        p
+        for p in POINTS
+        if _overrides(cls, p) or ((generic := _generic(p)) and _overrides(cls, generic))
+    ]
 
 
 def _overrides(cls: type[Hook], name: str) -> bool:
@@ -212,27 +238,36 @@ def _overrides(cls: type[Hook], name: str) -> bool:
 
 
 def _generic(point: str) -> str:
-    """Return the generic of a point: ``_before_iter`` of ``before_val_iter``; empty if it has none."""
+    """Return the generic of a point (``_before_iter`` of ``before_val_iter``), or nothing."""
     when, _, what = point.partition("_")
     return f"_{when}_{what.partition('_')[2]}" if what.endswith(("_epoch", "_iter")) else ""
 
 
 class HookList(Hook):
-    """Hooks as one hook: each point calls, by priority and then in the order given, those that override it.
+    """Hooks as one hook: each point calls, by priority and then in the order given, those that
+    override it.
 
     Args:
         hooks: The hooks by name; the names key their states in a checkpoint.
         priorities: Priorities by name that replace a class's own.
     """
 
-    def __init__(self, hooks: Mapping[str, Hook], priorities: Mapping[str, int | str] | None = None) -> None:
+    def __init__(
+        self, hooks: Mapping[str, Hook], priorities: Mapping[str, int | str] | None = None
+    ) -> None:
         given = priorities or {}
-        self.priorities = {name: get_priority(given.get(name, hook.priority)) for name, hook in hooks.items()}
-        order = sorted(hooks, key=self.priorities.__getitem__)  # stable: equal priorities keep the order given
+        self.priorities = {
+            name: get_priority(given.get(name, hook.priority)) for name, hook in hooks.items()
+        }
+        order = sorted(
+            hooks, key=self.priorities.__getitem__
+        )  # stable: equal priorities keep the order given
         self.hooks = {name: hooks[name] for name in order}
         overridden = {name: points_of(hook) for name, hook in self.hooks.items()}
         for point in POINTS:
-            methods = [getattr(self.hooks[name], point) for name in order if point in overridden[name]]
+            methods = [
+                getattr(self.hooks[name], point) for name in order if point in overridden[name]
+            ]
             setattr(self, point, _in_order(methods))
 
     def state_dict(self) -> dict[str, Any]:
@@ -250,7 +285,11 @@ class HookList(Hook):
         """Return a table of the points and, in order, the hooks called there."""
         lines = []
         for point in POINTS:
-            names = [f"{n} ({self.priorities[n]})" for n, hook in self.hooks.items() if point in points_of(hook)]
+            names = [
+                f"{n} ({self.priorities[n]})"
+                for n, hook in self.hooks.items()
+                if point in points_of(hook)
+            ]
             lines += [f"  {point:<23} {', '.join(names)}"] if names else []
         return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """The text log of a run: a file with every line, and the console.
 
-On a terminal the training line is renewed in place and only epoch ends and messages stay; elsewhere, in a file
-or a batch job, every line is printed plainly.
+On a terminal the training line is renewed in place and only epoch ends and messages stay;
+elsewhere, in a file or a batch job, every line is printed plainly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
 
-LIVE = {"live": True}  # logger.info(line, extra=LIVE): a line that the next one may replace on a terminal
+LIVE = {
+    "live": True
+}  # logger.info(line, extra=LIVE): a line that the next one may replace on a terminal
 FILE_ONLY = {"file_only": True}  # too long for the console
 _LEVELS = ("CRITICAL", "DEBUG", "ERROR", "INFO", "WARNING")
 _numbers = itertools.count()
@@ -55,11 +57,15 @@ class RunLog:
 
     @contextlib.contextmanager
     def active(self, directory: Path) -> Iterator[None]:
-        """Log to the console and to ``directory`` meanwhile: this logger, and those of trainkit's modules."""
+        """Log to the console and to ``directory`` meanwhile: this logger, and those of trainkit's
+        modules.
+        """
         main = is_main_process()
         file = directory / ("train.log" if main else f"rank_{get_rank()}.log")
         handlers: list[logging.Handler] = [logging.FileHandler(file, encoding="utf-8")]
-        handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y/%m/%d %H:%M:%S"))
+        handlers[0].setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y/%m/%d %H:%M:%S")
+        )
         if main:
             handlers.append(console_handler())
         shared = logging.getLogger("trainkit")
@@ -80,7 +86,9 @@ class RunLog:
 
 def console_handler() -> logging.Handler:
     """Return the handler that fits standard output."""
-    handler: logging.Handler = _TerminalHandler() if sys.stdout.isatty() else _PlainHandler(sys.stdout)
+    handler: logging.Handler = (
+        _TerminalHandler() if sys.stdout.isatty() else _PlainHandler(sys.stdout)
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S"))
     handler.addFilter(lambda record: not getattr(record, "file_only", False))
     return handler
@@ -89,7 +97,7 @@ def console_handler() -> logging.Handler:
 class _PlainHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only since Python 3.11
     """Print each line; fall silent when the reader has gone (``trainkit ... | head``)."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+    def handleError(self, record: logging.LogRecord) -> None:
         if isinstance(sys.exc_info()[1], BrokenPipeError | ValueError):
             self.setLevel(logging.CRITICAL + 1)
         else:

@@ -19,11 +19,12 @@ class LogProcessor:
 
     Args:
         window_size: Values of which a smoothed scalar is the mean.
-        by_epoch: Count in epochs (``Epoch(train) [3][20/196]``) or iterations (``Iter(train) [420/5000]``);
-            None: as the train loop counts.
+        by_epoch: Count in epochs (``Epoch(train) [3][20/196]``) or iterations (``Iter(train)
+            [420/5000]``); None: as the train loop counts.
         num_digits: Digits after the point.
         log_with_hierarchy: Keep ``train/`` and ``val/`` in the names that the backends get.
-        mean_pattern: Scalars whose name matches are smoothed; of the others the newest value is shown.
+        mean_pattern: Scalars whose name matches are smoothed; of the others the newest value is
+            shown.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class LogProcessor:
         self.log_with_hierarchy = log_with_hierarchy
         self.mean_pattern = re.compile(mean_pattern)
 
-    def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> tuple[dict[str, Any], str]:
+    def get_log_after_iter(
+        self, runner: Runner, batch_idx: int, mode: str
+    ) -> tuple[dict[str, Any], str]:
         """Return the scalars and the line of one iteration.
 
         Args:
@@ -50,17 +53,31 @@ class LogProcessor:
         line = self._header(runner, batch_idx, mode) + self._learning_rates(scalars, mode)
         eta = runner.message_hub.get_info("eta")
         parts = [f"eta: {datetime.timedelta(seconds=int(eta))}"] if eta is not None else []
-        parts += [self._show(name, scalars[f"{mode}/{name}"]) for name in ("time", "data_time") if f"{mode}/{name}" in scalars]
+        parts += [
+            self._show(name, scalars[f"{mode}/{name}"])
+            for name in ("time", "data_time")
+            if f"{mode}/{name}" in scalars
+        ]
         memory = max_memory(runner.device)
         parts.append(f"memory: {memory}")
-        shown = {f"{mode}/time", f"{mode}/data_time", *(key for key in scalars if key.endswith("lr"))}
+        shown = {
+            f"{mode}/time",
+            f"{mode}/data_time",
+            *(key for key in scalars if key.endswith("lr")),
+        }
         if mode == "train":
-            parts += [self._show(key.removeprefix("train/"), scalars[key]) for key in scalars if key not in shown]
+            parts += [
+                self._show(key.removeprefix("train/"), scalars[key])
+                for key in scalars
+                if key not in shown
+            ]
         tag = self._tag(runner, scalars, ahead=int(mode == "train"))
         tag["memory"] = memory
         return tag, line + "  ".join(parts)
 
-    def get_log_after_epoch(self, runner: Runner, batches: int, mode: str) -> tuple[dict[str, Any], str]:
+    def get_log_after_epoch(
+        self, runner: Runner, batches: int, mode: str
+    ) -> tuple[dict[str, Any], str]:
         """Return the scalars and the line at the end of a validation or test.
 
         Args:
@@ -70,7 +87,9 @@ class LogProcessor:
         """
         scalars = self._collect(runner, mode, batches)
         times = (f"{mode}/data_time", f"{mode}/time")
-        ordered = [key for key in scalars if key not in times] + [key for key in times if key in scalars]
+        ordered = [key for key in scalars if key not in times] + [
+            key for key in times if key in scalars
+        ]
         line = self._header(runner, batches - 1, mode, batches)
         line += "  ".join(self._show(key.removeprefix(f"{mode}/"), scalars[key]) for key in ordered)
         return self._tag(runner, scalars), line
@@ -84,11 +103,15 @@ class LogProcessor:
         for key, buffer in runner.message_hub.log_scalars.items():
             if key.startswith(f"{mode}/"):
                 name = key.removeprefix(f"{mode}/")
-                collected[key] = buffer.mean(window) if self.mean_pattern.match(name) else buffer.current()
+                collected[key] = (
+                    buffer.mean(window) if self.mean_pattern.match(name) else buffer.current()
+                )
         return collected
 
     def _tag(self, runner: Runner, scalars: dict[str, float], ahead: int = 0) -> dict[str, Any]:
-        """Return what the backends get; ``ahead`` is 1 inside an epoch, whose counters have not risen yet."""
+        """Return what the backends get; ``ahead`` is 1 inside an epoch, whose counters have not
+        risen yet.
+        """
         tag: dict[str, Any] = dict(scalars)
         if not self.log_with_hierarchy:
             tag = {key.partition("/")[2]: value for key, value in scalars.items()}
@@ -100,7 +123,8 @@ class LogProcessor:
     def _header(self, runner: Runner, batch_idx: int, mode: str, batches: int | None = None) -> str:
         total = len(runner.dataloader(mode)) if batches is None else batches
         if mode == "train" and not self.counts_epochs(runner):
-            return f"Iter(train)  [{runner.iter + 1:>{len(str(runner.max_iters))}}/{runner.max_iters}]  "
+            end = runner.max_iters
+            return f"Iter(train)  [{runner.iter + 1:>{len(str(end))}}/{end}]  "
         place = f"[{batch_idx + 1:>{len(str(total))}}/{total}]  "
         if mode == "test":
             return f"Epoch(test)  {place}" if self.counts_epochs(runner) else f"Iter(test)  {place}"
@@ -111,14 +135,20 @@ class LogProcessor:
 
     def _learning_rates(self, scalars: dict[str, float], mode: str) -> str:
         rates = [key for key in scalars if key.endswith("lr")]
-        return "".join(f"{key.removeprefix(f'{mode}/')}: {scalars[key]:.{self.num_digits}e}  " for key in rates)
+        return "".join(
+            f"{key.removeprefix(f'{mode}/')}: {scalars[key]:.{self.num_digits}e}  " for key in rates
+        )
 
     def _show(self, name: str, value: Any) -> str:
-        return f"{name}: {value:.{self.num_digits}f}" if isinstance(value, float) else f"{name}: {value}"
+        return (
+            f"{name}: {value:.{self.num_digits}f}"
+            if isinstance(value, float)
+            else f"{name}: {value}"
+        )
 
 
 def max_memory(device: torch.device) -> int:
-    """Return the peak memory in MiB: of the device since the last call, or of the process on a CPU."""
+    """Return the peak memory in MiB: of the device since the last call, else of the process."""
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -13,8 +13,8 @@ import torch
 class HistoryBuffer:
     """The last values of one scalar.
 
-    A tensor is kept on its device until a statistic is asked for, so that writing a value never waits for the
-    device. Memory is bounded, and an update takes constant time.
+    A tensor is kept on its device until a statistic is asked for, so that writing a value never
+    waits for the device. Memory is bounded, and an update takes constant time.
 
     Args:
         max_length: Values kept for statistics over a window.
@@ -29,7 +29,9 @@ class HistoryBuffer:
         self._pending: list[tuple[Any, float]] = []
 
     def update(self, value: Any, count: float = 1) -> None:
-        """Append ``value``, a number or a tensor of one element, which stands for ``count`` samples."""
+        """Append ``value``, a number or a tensor of one element, which stands for ``count``
+        samples.
+        """
         self._pending.append((value.detach() if isinstance(value, torch.Tensor) else value, count))
         if len(self._pending) >= self._MAX_PENDING:
             self._convert()
@@ -43,7 +45,9 @@ class HistoryBuffer:
         return self._values[-1]
 
     def mean(self, window_size: int | None = None) -> float:
-        """Return the mean of the last ``window_size`` values, weighted by their counts; None: of all that are kept."""
+        """Return the mean of the last ``window_size`` values, weighted by their counts; None: of
+        all that are kept.
+        """
         values, counts = self._window(window_size)
         total = sum(counts)
         return sum(value * count for value, count in zip(values, counts, strict=True)) / total
@@ -62,7 +66,11 @@ class HistoryBuffer:
         return list(islice(self._values, skip, None)), list(islice(self._counts, skip, None))
 
     def _convert(self) -> None:
-        tensors = [value.reshape(()).float() for value, _ in self._pending if isinstance(value, torch.Tensor)]
+        tensors = [
+            value.reshape(()).float()
+            for value, _ in self._pending
+            if isinstance(value, torch.Tensor)
+        ]
         # One stack and one copy, so the device is waited for once and not for each value.
         numbers = iter(torch.stack(tensors).tolist() if tensors else ())
         for value, count in self._pending:
@@ -98,11 +106,15 @@ class MessageHub:
             KeyError: There is none yet.
         """
         if key not in self.log_scalars:
-            raise KeyError(f"No scalar {key!r} yet. There are: {', '.join(self.log_scalars) or 'none'}.")
+            raise KeyError(
+                f"No scalar {key!r} yet. There are: {', '.join(self.log_scalars) or 'none'}."
+            )
         return self.log_scalars[key]
 
     def update_info(self, key: str, value: Any, resumed: bool = True) -> None:
-        """Set a fact; one that is ``resumed`` goes into the checkpoints and must then be plain data."""
+        """Set a fact; one that is ``resumed`` goes into the checkpoints and must then be plain
+        data.
+        """
         self.runtime_info[key] = value
         (self._resumed.add if resumed else self._resumed.discard)(key)
 

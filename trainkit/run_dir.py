@@ -1,4 +1,6 @@
-"""A run's directory: made for one run alone, locked while a process works in it, with a record of how it stands."""
+"""A run's directory: made for one run alone, locked while a process works in it, with a record of
+how it stands.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _MAX_NAME = 100  # bytes; file systems allow 255 for a name
 
 
 def safe_name(text: str) -> str:
-    """Return ``text`` as the name of one file: no separators, nothing hidden, at most 100 bytes, ends in a hash if cut."""
+    """Return ``text`` as the name of one file: no separators, nothing hidden, at most 100 bytes,
+    ends in a hash if cut.
+    """
     name = re.sub(r"[^\w.,=+-]+", "_", unicodedata.normalize("NFC", text)).lstrip(".") or "_"
     if len(name.encode()) <= _MAX_NAME:
         return name
@@ -33,7 +37,8 @@ def safe_name(text: str) -> str:
 
 
 def make_unique(parent: Path, name: str) -> Path:
-    """Make and return ``parent/name``, or ``parent/name_n`` where that is taken: never another's directory.
+    """Make and return ``parent/name``, or ``parent/name_n`` where that is taken: never another's
+    directory.
 
     Raises:
         ConfigError: The directory cannot be made.
@@ -49,7 +54,8 @@ def make_unique(parent: Path, name: str) -> Path:
             continue
         except OSError as error:
             raise ConfigError(
-                f"The run's directory {path} cannot be made: {error.strerror}. Choose one with work_dir=..."
+                f"The run's directory {path} cannot be made: {error.strerror}. Choose one with "
+                "work_dir=..."
             ) from None
         return path
 
@@ -60,8 +66,14 @@ def timestamp() -> str:
 
 
 def identity(experiment_name: str, overrides: Sequence[str]) -> list[str]:
-    """Return what makes two starts the same run: the experiment, and the overrides that matter, sorted."""
-    kept = [text for text in overrides if re.split(r"[./=@]", text.lstrip("+~"), maxsplit=1)[0] not in _NO_IDENTITY]
+    """Return what makes two starts the same run: the experiment, and the overrides that matter,
+    sorted.
+    """
+    kept = [
+        text
+        for text in overrides
+        if re.split(r"[./=@]", text.lstrip("+~"), maxsplit=1)[0] not in _NO_IDENTITY
+    ]
     return [experiment_name, *sorted(kept)]
 
 
@@ -75,10 +87,16 @@ def read_status(run: Path) -> dict[str, Any]:
 
 
 def find_run(root: Path, wanted: Sequence[str]) -> Path | None:
-    """Return the newest run below ``root`` with the identity ``wanted`` that no process works in."""
+    """Return the newest run below ``root`` of an identity that no process works in."""
     runs = [path.parent for path in (*root.glob(f"*/{STATUS}"), *root.glob(f"sweep_*/*/{STATUS}"))]
-    same = [run for run in runs if read_status(run).get("identity") == list(wanted) and not is_locked(run)]
-    return max(same, key=lambda run: (float(read_status(run).get("created", 0)), run.name), default=None)
+    same = [
+        run
+        for run in runs
+        if read_status(run).get("identity") == list(wanted) and not is_locked(run)
+    ]
+    return max(
+        same, key=lambda run: (float(read_status(run).get("created", 0)), run.name), default=None
+    )
 
 
 def is_locked(run: Path) -> bool:
@@ -100,7 +118,10 @@ def lock(run: Path) -> Iterator[None]:
     try:
         file = (run / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"The run's directory {run} cannot be written: {error.strerror}. Choose another work_dir.") from None
+        raise ConfigError(
+            f"The run's directory {run} cannot be written: {error.strerror}. Choose another "
+            "work_dir."
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,10 +129,14 @@ def lock(run: Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise RunLockedError(
-                f"{owner} works in {run}. Wait for it or stop it; or leave work_dir out to start a run of its own."
+                f"{owner} works in {run}. Wait for it or stop it; or leave work_dir out to start a "
+                "run of its own."
             ) from None
         file.truncate(0)
-        file.write(f"Process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")
+        file.write(
+            f"Process {os.getpid()} on {socket.gethostname()}, since "
+            f"{time.strftime('%Y-%m-%d %H:%M:%S')},"
+        )
         file.flush()
         yield
 
@@ -127,11 +152,22 @@ class RunRecord:
         self.run = run
 
     def begin(self, **facts: Any) -> None:
-        """Say that a process works on the run; what earlier ones wrote is kept unless ``facts`` renew it."""
+        """Say that a process works on the run; what earlier ones wrote is kept unless ``facts``
+        renew it.
+        """
         before = read_status(self.run)
         created = before.get("created", time.time())
         kept = {key: value for key, value in before.items() if key not in ("error", "ended")}
-        self._write({**kept, "created": created, **facts, "status": "running", "pid": os.getpid(), "started": time.time()})
+        self._write(
+            {
+                **kept,
+                "created": created,
+                **facts,
+                "status": "running",
+                "pid": os.getpid(),
+                "started": time.time(),
+            }
+        )
 
     def update(self, **facts: Any) -> None:
         """Renew some facts."""
@@ -148,5 +184,6 @@ class RunRecord:
             temporary.replace(self.run / STATUS)
         except OSError as error:
             raise CheckpointError(
-                f"{self.run / STATUS} cannot be written: {error.strerror}. Make room or mend the rights, then resume=true."
+                f"{self.run / STATUS} cannot be written: {error.strerror}. Make room or mend the "
+                "rights, then resume=true."
             ) from error

@@ -14,12 +14,15 @@ import torch
 from trainkit.dist import broadcast_object, get_rank
 
 
-def set_random_seed(seed: int | None, *, deterministic: bool = False, diff_rank_seed: bool = False) -> int:
+def set_random_seed(
+    seed: int | None, *, deterministic: bool = False, diff_rank_seed: bool = False
+) -> int:
     """Seed ``random``, NumPy, torch and every CUDA device; return the seed that was used.
 
     Args:
         seed: The seed; None draws one on rank 0 and shares it.
-        deterministic: Also demand deterministic algorithms of torch; operations that have none then raise.
+        deterministic: Also demand deterministic algorithms of torch; operations that have none then
+            raise.
         diff_rank_seed: Add the rank, so that ranks draw different numbers.
     """
     if seed is None:
@@ -31,18 +34,30 @@ def set_random_seed(seed: int | None, *, deterministic: bool = False, diff_rank_
     if deterministic:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
-        # Read by cuBLAS when its handle is made; without it deterministic matmuls raise (torch's Reproducibility note).
+        # Read by cuBLAS when its handle is made; without it deterministic matmuls raise (torch's
+        # Reproducibility note).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     return used
 
 
 def get_rng_state() -> dict[str, Any]:
-    """Return every random state of this process in plain types, so that a checkpoint loads without pickle."""
-    kind, keys, position, has_gauss, cached_gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    """Return every random state of this process in plain types, so that a checkpoint loads without
+    pickle.
+    """
+    legacy: Any = np.random.get_state(
+        legacy=True
+    )  # a tuple, which NumPy declares as a dict or tuple
+    kind, keys, position, has_gauss, cached_gauss = legacy
     state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached_gauss)],
+        "numpy": [
+            kind,
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached_gauss),
+        ],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -51,7 +66,9 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Set what :func:`get_rng_state` returned. CUDA states are set only on as many devices as there are."""
+    """Set what :func:`get_rng_state` returned. CUDA states are set only on as many devices as there
+    are.
+    """
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached_gauss = state["numpy"]
@@ -64,7 +81,9 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def isolated_rng() -> Iterator[None]:
-    """Leave the random states as they were, so that validating more or less often does not change training."""
+    """Leave the random states as they were, so that validating more or less often does not change
+    training.
+    """
     state = get_rng_state()
     try:
         yield

@@ -17,9 +17,16 @@ def run_command(argv: list[str]) -> None:
     Raises:
         ConfigError: There is no such command.
     """
-    command, rest = ("train", argv) if not argv or "=" in argv[0] or argv[0][0] in "-+~" else (argv[0], argv[1:])
+    command, rest = (
+        ("train", argv)
+        if not argv or "=" in argv[0] or argv[0][0] in "-+~"
+        else (argv[0], argv[1:])
+    )
     if command not in COMMANDS:
-        raise ConfigError(f"There is no command {command!r}. {did_you_mean(command, COMMANDS)} An override is key=value.")
+        raise ConfigError(
+            f"There is no command {command!r}. {did_you_mean(command, COMMANDS)} An override is "
+            "key=value."
+        )
     if "--help" in rest or "-h" in rest:
         from trainkit.cli.help import print_help
 

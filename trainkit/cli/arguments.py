@@ -21,7 +21,9 @@ class Arguments:
     config_name: str = "config"
     config_dirs: list[str] = field(default_factory=list)
     multirun: bool = False
-    inspect: list[str] = field(default_factory=list)  # flags for Hydra, which then prints and nothing is run
+    inspect: list[str] = field(
+        default_factory=list
+    )  # flags for Hydra, which then prints and nothing is run
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,10 +49,14 @@ def parse(argv: list[str]) -> Arguments:
     given = vars(parser.parse_intermixed_args(argv))
     for override in given["overrides"]:
         if "=" not in override and not override.startswith("~"):
-            raise ConfigError(f"The argument {override!r} is no override; expected key=value, +key=value or ~key.")
+            raise ConfigError(
+                f"The argument {override!r} is no override; expected key=value, +key=value or ~key."
+            )
     inspect: list[str] = []
     for name, value in given.items():
         if name.startswith("hydra ") and value not in (None, False):
             flag = name.removeprefix("hydra ")
             inspect += [flag] if value is True or value == "" else [flag, value]
-    return Arguments(given["overrides"], given["config_name"], given["config_dirs"], given["multirun"], inspect)
+    return Arguments(
+        given["overrides"], given["config_name"], given["config_dirs"], given["multirun"], inspect
+    )

@@ -1,4 +1,6 @@
-"""``trainkit val`` and ``trainkit test``: evaluate the weights of a run, or of a checkpoint, once more."""
+"""``trainkit val`` and ``trainkit test``: evaluate the weights of a run, or of a checkpoint, once
+more.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(purpose: str, argv: list[str]) -> dict[str, Any]:
-    """Validate or test, and print the metrics. ``run=DIR`` takes that run's config and its newest checkpoint."""
+    """Validate or test, and print the metrics. ``run=DIR`` takes that run's config and its newest
+    checkpoint.
+    """
     given = parse(argv)
     runs = [text.partition("=")[2] for text in given.overrides if text.startswith("run=")]
     overrides = [text for text in given.overrides if not text.startswith("run=")]
@@ -26,8 +30,12 @@ def evaluate(purpose: str, argv: list[str]) -> dict[str, Any]:
     else:
         cfg = compose(overrides, config_name=given.config_name, config_dirs=given.config_dirs)
         if cfg.get("load_from") is None:
-            raise ConfigError(f"trainkit {purpose} needs weights: give run=DIR, or load_from=CHECKPOINT.")
-        run = make_unique(OUTPUTS / safe_name(str(cfg.get("experiment_name"))), f"{purpose}_{timestamp()}")
+            raise ConfigError(
+                f"trainkit {purpose} needs weights: give run=DIR, or load_from=CHECKPOINT."
+            )
+        run = make_unique(
+            OUTPUTS / safe_name(str(cfg.get("experiment_name"))), f"{purpose}_{timestamp()}"
+        )
     from trainkit.runner import Runner
 
     runner = Runner.from_cfg(cfg, work_dir=str(run), resume=False)
@@ -47,7 +55,10 @@ def _stored_config(run: Path, overrides: list[str], config_dirs: list[str]) -> D
 
     file = run / "config.yaml"
     if run == Path() or not file.is_file():
-        raise ConfigError(f"run={run} has no config.yaml, so it is no run. Expected a directory such as outputs/digits/<run>.")
+        raise ConfigError(
+            f"run={run} has no config.yaml, so it is no run. Expected a directory such as "
+            "outputs/digits/<run>."
+        )
     cfg = OmegaConf.load(file)
     assert isinstance(cfg, DictConfig), "a run's config is a mapping"
     cfg.load_from = None  # where training started; what is evaluated is where it came to
@@ -68,13 +79,18 @@ def _apply(cfg: DictConfig, text: str, config_dirs: list[str]) -> None:
     try:
         override = OverridesParser.create().parse_override(text)
     except OverrideParseException as error:
-        raise ConfigError(f"The override {text!r} cannot be read: {' '.join(str(error).split())}") from None
+        raise ConfigError(
+            f"The override {text!r} cannot be read: {' '.join(str(error).split())}"
+        ) from None
     with hydra_loader() as loader:
         is_group = override.key_or_group in set(all_groups(loader))
     key = override.key_or_group.replace("/", ".")
     if is_group:
         if override.key_or_group in ("experiment", "debug"):
-            raise ConfigError(f"{text}: {key} changes the whole config, so it cannot be put on a run's. Override single keys.")
+            raise ConfigError(
+                f"{text}: {key} changes the whole config, so it cannot be put on a run's. Override "
+                "single keys."
+            )
         composed = compose([text], config_dirs=config_dirs)
         OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=False, force_add=True)
         return

@@ -1,4 +1,6 @@
-"""``--help``: the commands, the config groups with their options, and how to set things. Without importing torch."""
+"""``--help``: the commands, the config groups with their options, and how to set things. Without
+importing torch.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ def print_help(argv: list[str]) -> None:
     """Print the help; groups of ``--config-dir`` are listed as well."""
     given = parse(argv)
     chosen, options = _groups(given.config_name, given.config_dirs)
-    print("Usage: python -m trainkit [command] [group=option ...] [key=value ...]   (or: trainkit ...)\n")
+    print(
+        "Usage: python -m trainkit [command] [group=option ...] [key=value ...]   (or: trainkit "
+        "...)\n"
+    )
     print("Commands:")
     for name, text in COMMANDS.items():
         print(f"  {name:<8}{text}")
@@ -26,13 +31,19 @@ def print_help(argv: list[str]) -> None:
     for group, names in options.items():
         marked = [f"*{name}" if name in chosen.get(group, ()) else name for name in names]
         _print_entry(group, "  ".join(marked), 30)
-    print("\nOptions of a group are added by group=[a,b] (hooks), and left out by group=none where there is a none.")
+    print(
+        "\nOptions of a group are added by group=[a,b] (hooks), and left out by group=none where "
+        "there is a none."
+    )
     print("\nTop-level keys:")
     for key, text in _scalars(given.config_name):
         _print_entry(key, text, 30)
     print("\nFlags:")
     for flag, text in (
-        ("-m, --multirun", "sweep over comma-separated values: -m optim_wrapper.optimizer.lr=0.1,0.01 seed=1,2"),
+        (
+            "-m, --multirun",
+            "sweep over comma-separated values: -m optim_wrapper.optimizer.lr=0.1,0.01 seed=1,2",
+        ),
         ("--cfg job --resolve", "print the composed config instead of running it"),
         ("--config-dir DIR", "add the groups and options in DIR"),
         ("--config-name NAME", "use another primary config"),
@@ -40,7 +51,10 @@ def print_help(argv: list[str]) -> None:
     ):
         _print_entry(flag, text, 30)
     print("\nExamples:\n  python -m trainkit train_cfg=epoch optim_wrapper=amp")
-    print("  python -m trainkit optim_wrapper/optimizer=adamw param_scheduler=cosine hooks=[ema,early_stopping]")
+    print(
+        "  python -m trainkit optim_wrapper/optimizer=adamw param_scheduler=cosine "
+        "hooks=[ema,early_stopping]"
+    )
     print("  trainkit test run=outputs/digits/<run>")
 
 
@@ -49,16 +63,26 @@ def _print_entry(name: str, text: str, indent: int) -> None:
     print(f"  {name:<{indent - 3}} " + f"\n{' ' * indent}".join(body))
 
 
-def _groups(config_name: str, config_dirs: list[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _groups(
+    config_name: str, config_dirs: list[str]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Return, by group, the options chosen by default, and all options."""
     composed = compose_with_hydra([], config_name=config_name, config_dirs=config_dirs)
-    choices: dict[str, Any] = {str(group): option for group, option in composed.hydra.runtime.choices.items()}
+    choices: dict[str, Any] = {
+        str(group): option for group, option in composed.hydra.runtime.choices.items()
+    }
     with hydra_loader() as loader:
         from hydra import compose
 
-        compose(config_name, search_path(config_dirs))  # the loader learns the search path by composing with it
+        compose(
+            config_name, search_path(config_dirs)
+        )  # the loader learns the search path by composing with it
         options = {group: list(loader.get_group_options(group)) for group in all_groups(loader)}
-    chosen = {g: [str(name) for name in (c if isinstance(c, list) else [c])] for g, c in choices.items() if c}
+    chosen = {
+        g: [str(name) for name in (c if isinstance(c, list) else [c])]
+        for g, c in choices.items()
+        if c
+    }
     return chosen, {group: names for group, names in sorted(options.items()) if names}
 
 

@@ -1,4 +1,6 @@
-"""Hydra's own application over trainkit's conf/: for what Hydra prints, and for its sweepers and launchers."""
+"""Hydra's own application over trainkit's conf/: for what Hydra prints, and for its sweepers and
+launchers.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,33 @@ def show(given: Arguments) -> None:
     run(given, lambda cfg: None, flags=given.inspect)
 
 
-def run(given: Arguments, job: Callable[[Any], Any], *, flags: list[str], overrides: tuple[str, ...] = ()) -> None:
-    """Run ``job`` by Hydra, once for each trial; ``overrides`` come before the user's, so that these win."""
+def run(
+    given: Arguments,
+    job: Callable[[Any], Any],
+    *,
+    flags: list[str],
+    overrides: tuple[str, ...] = (),
+) -> None:
+    """Run ``job`` by Hydra, once for each trial; ``overrides`` come before the user's, so that
+    these win.
+    """
     import hydra
 
-    directories = [argument for directory in given.config_dirs for argument in ("--config-dir", directory)]
-    argv = ["trainkit", *flags, "--config-name", given.config_name, *directories, *overrides, *given.overrides]
-    application = hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="config")(job)
+    directories = [
+        argument for directory in given.config_dirs for argument in ("--config-dir", directory)
+    ]
+    argv = [
+        "trainkit",
+        *flags,
+        "--config-name",
+        given.config_name,
+        *directories,
+        *overrides,
+        *given.overrides,
+    ]
+    application = hydra.main(
+        version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="config"
+    )(job)
     with _arguments(argv):
         application()
 

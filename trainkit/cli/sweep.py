@@ -1,4 +1,6 @@
-"""``-m``: one run for each combination of the values that are swept, by Hydra's sweepers and launchers."""
+"""``-m``: one run for each combination of the values that are swept, by Hydra's sweepers and
+launchers.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +33,29 @@ def sweep(given: Arguments) -> None:
     if first is None:
         raise ConfigError("The sweep has no trial: one of its overrides sweeps over no value.")
     if first.get("resume") not in (None, False):
-        raise ConfigError("A sweep starts new runs; it cannot resume. Resume one of its runs: resume=<sweep>/<trial>.")
+        raise ConfigError(
+            "A sweep starts new runs; it cannot resume. Resume one of its runs: "
+            "resume=<sweep>/<trial>."
+        )
     named = first.get("work_dir")
     base = OUTPUTS / safe_name(str(first.get("experiment_name")))
-    directory = make_unique(base, f"sweep_{timestamp()}") if named is None else _new_directory(Path(str(named)))
+    directory = (
+        make_unique(base, f"sweep_{timestamp()}")
+        if named is None
+        else _new_directory(Path(str(named)))
+    )
     try:
-        run(given, _trial, flags=["--multirun"], overrides=(f"hydra.sweep.dir='{directory.absolute()}'",))
+        run(
+            given,
+            _trial,
+            flags=["--multirun"],
+            overrides=(f"hydra.sweep.dir='{directory.absolute()}'",),
+        )
     finally:
         with contextlib.suppress(FileNotFoundError):
-            (directory / "multirun.yaml").unlink()  # Hydra's record, with secrets in clear; each trial has its own
+            (
+                directory / "multirun.yaml"
+            ).unlink()  # Hydra's record, with secrets in clear; each trial has its own
         _print_results(directory)
 
 
@@ -48,7 +64,10 @@ def _new_directory(path: Path) -> Path:
     made = make_unique(path.parent, path.name)
     if made != path:
         made.rmdir()
-        raise ConfigError(f"work_dir is {str(path)!r}, which exists already. A sweep needs a directory of its own.")
+        raise ConfigError(
+            f"work_dir is {str(path)!r}, which exists already. A sweep needs a directory of its "
+            "own."
+        )
     return made
 
 
@@ -62,17 +81,23 @@ def _trial(cfg: DictConfig) -> float | None:
     directory = make_unique(Path(hydra.sweep.dir), name)
     print(f"\nTrial {hydra.job.num}: {' '.join(overrides)}")
     try:
-        return train_in(cfg, directory, identity(str(cfg.get("experiment_name")), overrides), overrides)
+        return train_in(
+            cfg, directory, identity(str(cfg.get("experiment_name")), overrides), overrides
+        )
     except BaseException as error:
         if read_status(directory).get("status") != "failed":  # it failed before its training began
-            RunRecord(directory).end("failed", error=f"{type(error).__name__}: {error}", overrides=overrides)
+            RunRecord(directory).end(
+                "failed", error=f"{type(error).__name__}: {error}", overrides=overrides
+            )
         if isinstance(error, TrainkitError):
             print(f"Trial {hydra.job.num} failed. {type(error).__name__}: {error}")
         raise
 
 
 def _trials(overrides: list[str]) -> Iterator[list[str]]:
-    """Yield the overrides of each trial of a grid; values that only a sweeper can draw are left as they are."""
+    """Yield the overrides of each trial of a grid; values that only a sweeper can draw are left as
+    they are.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
@@ -81,7 +106,9 @@ def _trials(overrides: list[str]) -> Iterator[list[str]]:
         try:
             override = OverridesParser.create().parse_override(text)
         except OverrideParseException as error:
-            raise ConfigError(f"The override {text!r} cannot be read: {' '.join(str(error).split())}") from None
+            raise ConfigError(
+                f"The override {text!r} cannot be read: {' '.join(str(error).split())}"
+            ) from None
         if override.is_sweep_override() and override.is_discrete_sweep():
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -100,7 +127,10 @@ def _print_results(directory: Path) -> None:
         metric = objective(trial)
         name = next(iter(status.get("best") or status.get("metrics") or {}), "")
         shown = f"{name} {metric:.4f}" if metric is not None else status.get("error", "")
-        print(f"  {_number(trial):>3}  {status.get('status', '?'):<9} {shown:<18} {' '.join(status.get('overrides', []))}")
+        print(
+            f"  {_number(trial):>3}  {status.get('status', '?'):<9} {shown:<18} "
+            f"{' '.join(status.get('overrides', []))}"
+        )
 
 
 def _number(trial: Path) -> int:

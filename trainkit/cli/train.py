@@ -43,13 +43,18 @@ def train(argv: list[str]) -> None:
 
 
 def start(cfg: DictConfig, given: Arguments) -> float | None:
-    """Train one config, in a directory of its own or that of the run it goes on with; return its metric."""
+    """Train one config, in a directory of its own or that of the run it goes on with; return its
+    metric.
+    """
     wanted = identity(str(cfg.get("experiment_name")), given.overrides)
     run, load_from, resume = _choose_run(cfg, wanted)
     if run is not None and resume and load_from is None and _is_finished(run, wanted):
         metric = objective(run)
         shown = "" if metric is None else f" Its metric: {metric:.4f}."
-        print(f"{run} is finished already, so there is nothing to resume.{shown} resume=fresh starts a new run.")
+        print(
+            f"{run} is finished already, so there is nothing to resume.{shown} resume=fresh starts "
+            "a new run."
+        )
         return metric
     return train_in(cfg, run, wanted, given.overrides, resume=resume, load_from=load_from)
 
@@ -63,15 +68,21 @@ def train_in(
     resume: bool = False,
     load_from: str | None = None,
 ) -> float | None:
-    """Train a config in the directory ``run``, or in a new one of its experiment; return its metric."""
-    from trainkit.runner import Runner  # imports torch, which a mistake in the config need not wait for
+    """Train a config in the directory ``run``, or in a new one of its experiment; return its
+    metric.
+    """
+    from trainkit.runner import (
+        Runner,
+    )  # imports torch, which a mistake in the config need not wait for
 
     fresh = run is None
     if run is None:
         run = make_unique(OUTPUTS / safe_name(str(cfg.get("experiment_name"))), timestamp())
     try:
         arguments: dict[str, Any] = {"work_dir": str(run), "resume": resume}
-        runner = Runner.from_cfg(cfg, **arguments, **({} if load_from is None else {"load_from": load_from}))
+        runner = Runner.from_cfg(
+            cfg, **arguments, **({} if load_from is None else {"load_from": load_from})
+        )
         runner.build_training()
     except BaseException:
         if fresh:
@@ -83,7 +94,9 @@ def train_in(
 
 
 def objective(run: Path) -> float | None:
-    """Return what a run is judged by: its best value of the first metric that is saved as best, else the last value."""
+    """Return what a run is judged by: its best value of the first metric that is saved as best,
+    else the last value.
+    """
     status = read_status(run)
     for entry in (status.get("best") or {}).values():
         return float(entry["value"])
@@ -93,7 +106,9 @@ def objective(run: Path) -> float | None:
 
 
 def _choose_run(cfg: DictConfig, wanted: Sequence[str]) -> tuple[Path | None, str | None, bool]:
-    """Return the directory to train in (None: a new one), the checkpoint to go on from (None: its newest), and whether to resume."""
+    """Return the directory to train in (None: a new one), the checkpoint to go on from (None: its
+    newest), and whether to resume.
+    """
     resume = cfg.get("resume")
     named = None if cfg.get("work_dir") is None else Path(str(cfg.work_dir))
     if resume in (None, False, "fresh"):
@@ -101,19 +116,30 @@ def _choose_run(cfg: DictConfig, wanted: Sequence[str]) -> tuple[Path | None, st
     if resume is True:
         found = named or find_run(OUTPUTS / safe_name(wanted[0]), wanted)
         if found is None:
-            print(f"resume=true: no earlier run of {' '.join(wanted)} in {OUTPUTS / safe_name(wanted[0])}; starting afresh.")
+            print(
+                f"resume=true: no earlier run of {' '.join(wanted)} in "
+                f"{OUTPUTS / safe_name(wanted[0])}; starting afresh."
+            )
         return found, None, True
     if cfg.get("load_from") is not None:
-        raise ConfigError(f"resume is {resume!r} and load_from is {cfg.load_from!r}; both name where to start. Drop one.")
+        raise ConfigError(
+            f"resume is {resume!r} and load_from is {cfg.load_from!r}; both name where to start. "
+            "Drop one."
+        )
     return _run_of(str(resume), named)
 
 
 def _run_of(resume: str, named: Path | None) -> tuple[Path, str | None, bool]:
     path = Path(resume).expanduser()
     if not path.exists():
-        raise CheckpointError(f"resume is {resume!r}, which does not exist. Expected true, fresh, a run or a checkpoint.")
+        raise CheckpointError(
+            f"resume is {resume!r}, which does not exist. Expected true, fresh, a run or a "
+            "checkpoint."
+        )
     if path.name.startswith("sweep_") and not (path / "status.json").exists():
-        raise CheckpointError(f"resume is {resume!r}, a sweep; expected one of its runs: resume={resume}/<trial>.")
+        raise CheckpointError(
+            f"resume is {resume!r}, a sweep; expected one of its runs: resume={resume}/<trial>."
+        )
     is_run = (path / "checkpoints").is_dir() or (path / "status.json").exists()
     if is_run:
         return path, None, True
@@ -134,4 +160,6 @@ def _record(run: Path, wanted: Sequence[str], overrides: Sequence[str]) -> None:
     RunRecord(run).update(identity=[redact_override(text) for text in wanted], overrides=shown)
     # What Hydra itself would keep of a run, for tools that look for it.
     (run / ".hydra").mkdir(exist_ok=True)
-    (run / ".hydra" / "overrides.yaml").write_text("".join(f"- {text!r}\n" for text in shown) or "[]\n", encoding="utf-8")
+    (run / ".hydra" / "overrides.yaml").write_text(
+        "".join(f"- {text!r}\n" for text in shown) or "[]\n", encoding="utf-8"
+    )

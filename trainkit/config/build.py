@@ -1,7 +1,8 @@
 """The one door from a config node to an object.
 
-Hydra finds the target and applies its target policy; the call itself is made here, with live objects, so
-that nothing of a run is copied into a config on the way and an error inside a target keeps its own traceback.
+Hydra finds the target and applies its target policy; the call itself is made here, with live
+objects, so that nothing of a run is copied into a config on the way and an error inside a target
+keeps its own traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 from trainkit.errors import ConfigError, did_you_mean
 
-# What Hydra reads in a node besides arguments. _convert_ has no choice here: containers are always plain.
+# What Hydra reads in a node besides arguments. _convert_ has no choice here: containers are always
+# plain.
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 
 
@@ -31,19 +33,29 @@ def to_plain(node: Any, path: str = "") -> Any:
         ConfigError: An interpolation cannot be resolved or a value is missing (``???``).
     """
     if type(node).__name__ in ("DictConfig", "ListConfig"):
-        from omegaconf import OmegaConf  # imported where needed: a run from plain objects never loads it
+        from omegaconf import (
+            OmegaConf,
+        )  # imported where needed: a run from plain objects never loads it
         from omegaconf.errors import OmegaConfBaseException
 
         try:
             return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
             key = getattr(error, "full_key", None) or path
-            raise ConfigError(f"{key}: {_first_line(error)}. Give it a value, or mend the interpolation.") from None
+            raise ConfigError(
+                f"{key}: {_first_line(error)}. Give it a value, or mend the interpolation."
+            ) from None
     if isinstance(node, Mapping):
         return {str(key): to_plain(value, f"{path}.{key}") for key, value in node.items()}
     if type(node) in (list, tuple):
         return [to_plain(value, f"{path}[{index}]") for index, value in enumerate(node)]
     return node
+
+
+def named(nodes: Any) -> list[tuple[Any, Any]]:
+    """Return the entries of a dict of named nodes that are not None, or of a list by index."""
+    pairs = nodes.items() if isinstance(nodes, Mapping) else enumerate(nodes)
+    return [(name, node) for name, node in pairs if node is not None]
 
 
 class Partial:
@@ -64,7 +76,12 @@ class Partial:
 
 
 def build(
-    node: Any, path: str, *, default: Callable[..., Any] | None = None, args: Sequence[Any] = (), **runtime: Any
+    node: Any,
+    path: str,
+    *,
+    default: Callable[..., Any] | None = None,
+    args: Sequence[Any] = (),
+    **runtime: Any,
 ) -> Any:
     """Turn a config node into the object it describes; what is no config is returned as it is.
 
@@ -87,21 +104,35 @@ def partial(node: Any, path: str, *, default: Callable[..., Any] | None = None) 
     """Turn a mapping into a :class:`Partial`: target found, nested nodes built, not yet called."""
     node = to_plain(node, path)
     target = find_target(node, path, default)
-    nested: Callable[[Any, str], Any] = _build_nested if node.get("_recursive_", True) else lambda value, _: value
-    kwargs = {key: nested(value, f"{path}.{key}") for key, value in node.items() if key not in HYDRA_KEYS}
+    nested: Callable[[Any, str], Any] = (
+        _build_nested if node.get("_recursive_", True) else lambda value, _: value
+    )
+    kwargs = {
+        key: nested(value, f"{path}.{key}") for key, value in node.items() if key not in HYDRA_KEYS
+    }
     return Partial(target, kwargs, path)
 
 
-def find_target(node: Mapping[str, Any], path: str, default: Callable[..., Any] | None = None) -> Callable[..., Any]:
+def find_target(
+    node: Mapping[str, Any], path: str, default: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """Return the class or function that a node names."""
     name = node.get("_target_", default)
     if name is None:
-        hint = f" (MMEngine's 'type: {node['type']}' is '_target_: <full import path>' here)" if "type" in node else ""
-        raise ConfigError(f"{path} has no _target_, so nothing says what to build{hint}. It has: {_listed(node)}.")
+        hint = (
+            f" (MMEngine's 'type: {node['type']}' is '_target_: <full import path>' here)"
+            if "type" in node
+            else ""
+        )
+        raise ConfigError(
+            f"{path} has no _target_, so nothing says what to build{hint}. It has: {_listed(node)}."
+        )
     if isinstance(name, str):
         return locate(name, f"{path}._target_")
     if not callable(name):
-        raise ConfigError(f"{path}._target_ is {name!r}; expected the import path of a class or function.")
+        raise ConfigError(
+            f"{path}._target_ is {name!r}; expected the import path of a class or function."
+        )
     return name  # type: ignore[no-any-return]  # a class given directly, from Python
 
 
@@ -115,29 +146,41 @@ def locate(name: str, path: str) -> Callable[..., Any]:
     """
     found = _import(name, path)
     if not callable(found):
-        raise ConfigError(f"{path}: {name!r} is a {type(found).__name__}; expected a class or function.")
+        raise ConfigError(
+            f"{path}: {name!r} is a {type(found).__name__}; expected a class or function."
+        )
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     try:
         target: Callable[..., Any] = instantiate({"_target_": name, "_partial_": True}).func
     except InstantiationException as error:
-        raise ConfigError(f"{path}: Hydra refuses {name!r}: {' '.join(str(error).split())}") from None
+        raise ConfigError(
+            f"{path}: Hydra refuses {name!r}: {' '.join(str(error).split())}"
+        ) from None
     return target
 
 
 def _import(name: str, path: str) -> Any:
     parts = name.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise ConfigError(f"{path} is {name!r}; expected a full import path such as 'torch.optim.SGD'.")
+        raise ConfigError(
+            f"{path} is {name!r}; expected a full import path such as 'torch.optim.SGD'."
+        )
     module, rest = _longest_module(parts)
     if module is None:
-        raise ConfigError(f"{path}: {name!r} cannot be imported: no module {parts[0]!r}. Install it, or mend the name.")
+        raise ConfigError(
+            f"{path}: {name!r} cannot be imported: no module {parts[0]!r}. Install it, or mend the "
+            "name."
+        )
     found: Any = module
     for depth, part in enumerate(rest):
         if not hasattr(found, part):
             owner = ".".join(parts[: len(parts) - len(rest) + depth])
-            raise ConfigError(f"{path}: {name!r} cannot be imported: {owner} has no {part!r}. {_near(found, part)}")
+            raise ConfigError(
+                f"{path}: {name!r} cannot be imported: {owner} has no {part!r}. "
+                f"{_near(found, part)}"
+            )
         found = getattr(found, part)
     return found
 
@@ -173,8 +216,12 @@ def _build_nested(value: Any, path: str) -> Any:
     return value
 
 
-def check_arguments(target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], path: str) -> None:
-    """Raise a ConfigError if ``target`` cannot be called so: an unknown argument, or a required one missing."""
+def check_arguments(
+    target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], path: str
+) -> None:
+    """Raise a ConfigError if ``target`` cannot be called so: an unknown argument, or a required one
+    missing.
+    """
     parameters = _parameters(target)
     if not parameters and kwargs and _signature(target) is None:
         return  # a builtin without a signature: the call itself decides
@@ -183,14 +230,18 @@ def check_arguments(target: Callable[..., Any], args: Sequence[Any], kwargs: Map
         free = list(parameters)[len(args) :]
         for key in kwargs:
             if key not in parameters:
-                raise ConfigError(f"{path}.{key}: {name} has no argument {key!r}. {_arguments(key, free)}")
+                raise ConfigError(
+                    f"{path}.{key}: {name} has no argument {key!r}. {_arguments(key, free)}"
+                )
     signature = _signature(target)
     if signature is None:
         return
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise ConfigError(f"{path}: {name} cannot be called so: {error}. Its arguments: {_listed(parameters)}.") from None
+        raise ConfigError(
+            f"{path}: {name} cannot be called so: {error}. Its arguments: {_listed(parameters)}."
+        ) from None
 
 
 def _arguments(key: str, free: Sequence[str]) -> str:

@@ -19,15 +19,21 @@ VERSION_BASE = "1.3"
 def conf_dir() -> Path:
     """Return the shipped conf/: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    # The checkout first: an editable install leaves a stale copy inside site-packages that nobody should read.
+    # The checkout first: an editable install leaves a stale copy inside site-packages that nobody
+    # should read.
     for candidate in (package.parent / "conf", package / "conf"):
         if (candidate / "config.yaml").is_file():
             return candidate
-    raise ConfigError(f"trainkit's conf/ is neither in {package} nor beside it. Reinstall trainkit.")
+    raise ConfigError(
+        f"trainkit's conf/ is neither in {package} nor beside it. Reinstall trainkit."
+    )
 
 
 def compose(
-    overrides: Sequence[str] = (), *, config_name: str = "config", config_dirs: Sequence[str | Path] = ()
+    overrides: Sequence[str] = (),
+    *,
+    config_name: str = "config",
+    config_dirs: Sequence[str | Path] = (),
 ) -> DictConfig:
     """Compose a config as ``python -m trainkit`` does.
 
@@ -52,12 +58,16 @@ def compose(
             raise diagnose(error, list(overrides), config_name, search_path(config_dirs)) from None
 
 
-def compose_with_hydra(overrides: Sequence[str], *, config_name: str, config_dirs: Sequence[str | Path]) -> DictConfig:
+def compose_with_hydra(
+    overrides: Sequence[str], *, config_name: str, config_dirs: Sequence[str | Path]
+) -> DictConfig:
     """Compose with the ``hydra`` node kept: what a group's default option is stands only there."""
     from hydra import compose as hydra_compose
 
     with hydra_loader():
-        return hydra_compose(config_name, [*search_path(config_dirs), *overrides], return_hydra_config=True)
+        return hydra_compose(
+            config_name, [*search_path(config_dirs), *overrides], return_hydra_config=True
+        )
 
 
 @contextmanager
@@ -78,6 +88,9 @@ def search_path(config_dirs: Sequence[str | Path]) -> list[str]:
     """
     for directory in config_dirs:
         if not Path(directory).is_dir():
-            raise ConfigError(f"--config-dir {str(directory)!r} is no directory. Name one that holds group folders.")
+            raise ConfigError(
+                f"--config-dir {str(directory)!r} is no directory. Name one that holds group "
+                "folders."
+            )
     quoted = ",".join(f'"file://{Path(directory).resolve()}"' for directory in config_dirs)
     return [f"hydra.searchpath=[{quoted}]"] if config_dirs else []

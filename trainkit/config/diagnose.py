@@ -1,4 +1,4 @@
-"""Say in trainkit's words why a config did not compose: what was given, what there is, what to do."""
+"""Say in trainkit's words why a config did not compose: what was given, what to do."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def diagnose(error: Exception, overrides: list[str], config_name: str, search_path: list[str]) -> ConfigError:
-    """Return the ConfigError that tells the user which of their overrides is wrong, or what else Hydra found."""
+def diagnose(
+    error: Exception, overrides: list[str], config_name: str, search_path: list[str]
+) -> ConfigError:
+    """Return the ConfigError that tells the user which of their overrides is wrong, or what else
+    Hydra found.
+    """
     problems = list(_override_problems(overrides, config_name, search_path))
     if problems:
         return ConfigError("\n".join(problems))
@@ -25,14 +29,21 @@ def diagnose(error: Exception, overrides: list[str], config_name: str, search_pa
     return ConfigError(f"The config {config_name!r} does not compose: {text}")
 
 
-def _override_problems(overrides: list[str], config_name: str, search_path: list[str]) -> Iterator[str]:
+def _override_problems(
+    overrides: list[str], config_name: str, search_path: list[str]
+) -> Iterator[str]:
     with hydra_loader() as loader:
         parsed, unreadable = _parse(overrides)
         yield from unreadable
         groups = set(all_groups(loader))
-        wrong_options = {o.input_line: text for o in parsed if (text := _option_problem(o, groups, loader))}
+        wrong_options = {
+            str(o.input_line): text for o in parsed if (text := _option_problem(o, groups, loader))
+        }
         yield from wrong_options.values()
-        usable = [o.input_line for o in parsed if o.key_or_group in groups and o.input_line not in wrong_options]
+        lines = {str(o.input_line): o for o in parsed}
+        usable = [
+            t for t, o in lines.items() if o.key_or_group in groups and t not in wrong_options
+        ]
         known = _keys(config_name, [*search_path, *usable])
         for override in parsed:
             if override.key_or_group not in groups:
@@ -55,7 +66,10 @@ def _parse(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
             parsed.append(OverridesParser.create().parse_override(text))
         except OverrideParseException as error:
             reason = " ".join(str(error).split())
-            unreadable.append(f"The override {text!r} cannot be read: {reason}. Expected key=value; quote '=' in values.")
+            unreadable.append(
+                f"The override {text!r} cannot be read: {reason}. Expected key=value; quote '=' in "
+                "values."
+            )
     return parsed, unreadable
 
 
@@ -77,15 +91,22 @@ def _option_problem(override: Override, groups: set[str], loader: ConfigLoaderIm
     options = loader.get_group_options(group)
     for option in value if isinstance(value, list) else [value]:
         if option is None:
-            none = f"{group}=none switches it off." if "none" in options else f"Use ~{group} to leave it out."
+            none = (
+                f"{group}=none switches it off."
+                if "none" in options
+                else f"Use ~{group} to leave it out."
+            )
             return f"{group}=null is not an option. {none}"
         if str(option) not in options:
-            return f"{group}={option}: there is no option {str(option)!r}. {did_you_mean(str(option), options)}"
+            near = did_you_mean(str(option), options)
+            return f"{group}={option}: there is no option {str(option)!r}. {near}"
     return None
 
 
 def _keys(config_name: str, overrides: list[str]) -> set[str]:
-    """Return the dotted path of every key of the config that ``overrides``, all of them group choices, give."""
+    """Return the dotted path of every key of the config that ``overrides``, all of them group
+    choices, give.
+    """
     from hydra import compose
     from hydra.errors import HydraException
 
@@ -115,4 +136,5 @@ def _key_problem(override: Override, known: set[str], groups: set[str]) -> Itera
     else:
         parent = key.rpartition(".")[0]
         siblings = {full for full in known if full.rpartition(".")[0] == parent} or known
-        yield f"The config has no {key!r}. {did_you_mean(key, siblings | ({*groups} if not parent else set()))}"
+        near = did_you_mean(key, siblings if parent else siblings | groups)
+        yield f"The config has no {key!r}. {near}"

@@ -1,4 +1,6 @@
-"""The UCI handwritten digits: 1,797 real 8x8 images that ship with trainkit, so that a first run needs no network."""
+"""The UCI handwritten digits: 1,797 real 8x8 images that ship with trainkit, so that a first run
+needs no network.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +15,32 @@ from trainkit.errors import ConfigError, did_you_mean
 
 
 class Digits(Dataset[dict[str, Any]]):
-    """One split of the digits, stratified by label once and for all: 1,259 train, 269 val, 269 test.
+    """One split of the digits, stratified by label once and for all: 1,259 train, 269 val, 269
+    test.
 
     Each item is ``{"inputs": float32 tensor (1, 8, 8) in [0, 1], "labels": int}``.
 
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``.
 
-    Source: E. Alpaydin, C. Kaynak (1998), UCI Machine Learning Repository, doi:10.24432/C50P49, CC BY 4.0.
+    Source: E. Alpaydin, C. Kaynak (1998), UCI Machine Learning Repository, doi:10.24432/C50P49, CC
+        BY 4.0.
     """
 
     SPLITS: ClassVar = {"train": 0, "val": 1, "test": 2}
 
     def __init__(self, split: str = "train") -> None:
         if split not in self.SPLITS:
-            raise ConfigError(f"Digits has no split {split!r}. {did_you_mean(str(split), self.SPLITS)}")
+            raise ConfigError(
+                f"Digits has no split {split!r}. {did_you_mean(str(split), self.SPLITS)}"
+            )
         with np.load(Path(__file__).with_name("digits.npz")) as file:
             chosen = file["split"] == self.SPLITS[split]
             images, labels = file["images"][chosen], file["labels"][chosen]
         self.split = split
-        self.images = torch.from_numpy(images).unsqueeze(1).float() / 16.0  # (N, 1, 8, 8); the set's own range is 0..16
+        self.images = (
+            torch.from_numpy(images).unsqueeze(1).float() / 16.0
+        )  # (N, 1, 8, 8); the set's own range is 0..16
         self.labels: list[int] = labels.tolist()
         self.metainfo = {"dataset": "UCI digits", "classes": [str(digit) for digit in range(10)]}
 

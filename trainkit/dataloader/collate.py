@@ -19,7 +19,8 @@ def pseudo_collate(samples: Sequence[Any]) -> Any:
 
 
 def default_collate(samples: Sequence[Any]) -> Any:
-    """Regroup samples by field and stack tensors, arrays and numbers along a new first dimension ``(N, ...)``.
+    """Regroup samples by field and stack tensors, arrays and numbers along a new first dimension
+    ``(N, ...)``.
 
     Strings and objects of other classes stay in a list.
 
@@ -43,7 +44,10 @@ def _regroup(samples: Sequence[Any], leaf: Any) -> Any:
 def _columns(samples: Sequence[Sequence[Any]]) -> list[list[Any]]:
     lengths = {len(sample) for sample in samples}
     if len(lengths) > 1:
-        raise ValueError(f"The samples of a batch hold sequences of lengths {sorted(lengths)}; expected one length.")
+        raise ValueError(
+            f"The samples of a batch hold sequences of lengths {sorted(lengths)}; expected one "
+            "length."
+        )
     return [list(column) for column in zip(*samples, strict=True)]
 
 

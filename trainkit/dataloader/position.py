@@ -1,4 +1,6 @@
-"""A loader's place in the data: the epoch of its sampler, and starting after the batches that were trained on."""
+"""A loader's place in the data: the epoch of its sampler, and starting after the batches that were
+trained on.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from typing import Any
 
 
 def data_sampler(dataloader: Any) -> Any:
-    """Return the sampler that decides a loader's order: its own, or the one inside its batch sampler."""
+    """Return the sampler that decides a loader's order: its own, or the one inside its batch
+    sampler.
+    """
     batch_sampler = getattr(dataloader, "batch_sampler", None)
     inner = getattr(batch_sampler, "sampler", None)
     return inner if inner is not None else getattr(dataloader, "sampler", None)
@@ -24,7 +28,8 @@ def set_epoch(dataloader: Any, epoch: int) -> None:
 def batches_from(dataloader: Iterable[Any], start: int) -> Iterator[Any]:
     """Iterate over a loader from batch ``start`` on.
 
-    A sampler with ``skip`` leaves the samples before unread; with any other they are read and dropped.
+    A sampler with ``skip`` leaves the samples before unread; with any other they are read and
+    dropped.
     """
     sampler, batch_size = data_sampler(dataloader), getattr(dataloader, "batch_size", None)
     if start and hasattr(sampler, "skip") and batch_size is not None:

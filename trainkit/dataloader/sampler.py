@@ -22,13 +22,17 @@ class DefaultSampler(Sampler[int]):
         dataset: What is sampled; only its length is used.
         shuffle: Draw a new order each epoch.
         seed: Of the shuffle; the same on all ranks.
-        round_up: Repeat samples from the start so that every rank has the same number. Without it, ranks may
-            differ by one, and no sample is read twice.
+        round_up: Repeat samples from the start so that every rank has the same number. Without it,
+            ranks may differ by one, and no sample is read twice.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True) -> None:
+    def __init__(
+        self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True
+    ) -> None:
         if len(dataset) == 0:
-            raise ConfigError(f"The dataset {type(dataset).__name__} is empty; there is nothing to sample.")
+            raise ConfigError(
+                f"The dataset {type(dataset).__name__} is empty; there is nothing to sample."
+            )
         self.rank, self.world_size = get_rank(), get_world_size()
         self.dataset, self.shuffle, self.round_up = dataset, shuffle, round_up
         self.seed = 0 if seed is None else seed
@@ -75,19 +79,24 @@ class InfiniteSampler(Sampler[int]):
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
         if len(dataset) == 0:
-            raise ConfigError(f"The dataset {type(dataset).__name__} is empty; there is nothing to sample.")
+            raise ConfigError(
+                f"The dataset {type(dataset).__name__} is empty; there is nothing to sample."
+            )
         self.rank, self.world_size = get_rank(), get_world_size()
         self.dataset, self.shuffle = dataset, shuffle
         self.seed = 0 if seed is None else seed
         self.skipped = 0
-        # One stream for the sampler's life: a new iterator goes on where the last one was left, as in MMEngine.
+        # One stream for the sampler's life: a new iterator goes on where the last one was left, as
+        # in MMEngine.
         self._stream = itertools.islice(self._indices(), self.rank, None, self.world_size)
 
     def _indices(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed)
         size = len(self.dataset)
         while True:
-            yield from torch.randperm(size, generator=generator).tolist() if self.shuffle else range(size)
+            yield from (
+                torch.randperm(size, generator=generator).tolist() if self.shuffle else range(size)
+            )
 
     def __iter__(self) -> Iterator[int]:
         start, self.skipped = self.skipped, 0

@@ -9,7 +9,9 @@ from torch.utils.data import Dataset
 
 
 class FirstSamples(Dataset[Any]):
-    """The first ``length`` samples of ``dataset``; other attributes, such as ``metainfo``, are the dataset's own."""
+    """The first ``length`` samples of ``dataset``; other attributes, such as ``metainfo``, are the
+    dataset's own.
+    """
 
     def __init__(self, dataset: Any, length: int) -> None:
         self.dataset = dataset

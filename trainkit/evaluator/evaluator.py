@@ -13,17 +13,23 @@ class Evaluator:
     """Feed every batch to every metric, and put their numbers together.
 
     Args:
-        metrics: One metric, a list of them, or a dict of them by name; an entry that is None is left out.
+        metrics: One metric, a list of them, or a dict of them by name; an entry that is None is
+            left out.
     """
 
-    def __init__(self, metrics: BaseMetric | Sequence[BaseMetric] | Mapping[str, BaseMetric | None]) -> None:
+    def __init__(
+        self, metrics: BaseMetric | Sequence[BaseMetric] | Mapping[str, BaseMetric | None]
+    ) -> None:
         if isinstance(metrics, BaseMetric):
             metrics = [metrics]
         listed = list(metrics.values()) if isinstance(metrics, Mapping) else list(metrics)
         self.metrics = [metric for metric in listed if metric is not None]
         for metric in self.metrics:
             if not isinstance(metric, BaseMetric):
-                raise ConfigError(f"An evaluator got a metric of type {type(metric).__name__}; expected a BaseMetric.")
+                raise ConfigError(
+                    f"An evaluator got a metric of type {type(metric).__name__}; expected a "
+                    "BaseMetric."
+                )
         self._dataset_meta: dict[str, Any] | None = None
 
     @property
@@ -55,6 +61,9 @@ class Evaluator:
         for metric in self.metrics:
             for name, value in metric.evaluate(size).items():
                 if name in metrics:
-                    raise ConfigError(f"Two metrics give {name!r}. Give one of them a prefix, such as prefix: second.")
+                    raise ConfigError(
+                        f"Two metrics give {name!r}. Give one of them a prefix, such as prefix: "
+                        "second."
+                    )
                 metrics[name] = value
         return metrics

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class BaseMetric(ABC):
     """Base of all metrics.
 
-    ``process`` appends to ``self.results`` whatever ``compute_metrics`` needs: an entry for each sample, or one
-    for a batch. Entries of all ranks arrive in rank order; none is dropped.
+    ``process`` appends to ``self.results`` whatever ``compute_metrics`` needs: an entry for each
+    sample, or one for a batch. Entries of all ranks arrive in rank order; none is dropped.
 
     Args:
         prefix: Put before the names, as ``prefix/name``; None takes the class's ``default_prefix``.
@@ -40,20 +40,28 @@ class BaseMetric(ABC):
         """Return the numbers, by name, from the entries of all ranks."""
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Gather the entries of all ranks, compute on rank 0, clear them; every rank gets the numbers.
+        """Gather the entries of all ranks, compute on rank 0, clear them; every rank gets the
+        numbers.
 
         Args:
             size: Samples of the dataset.
         """
         if not self.results:
-            logger.warning("%s has no results of %d samples. Does process() append to self.results?", self._name, size)
+            logger.warning(
+                "%s has no results of %d samples. Does process() append to self.results?",
+                self._name,
+                size,
+            )
         gathered = all_gather_object(_to_cpu(self.results)) if is_distributed() else [self.results]
         self.results = []
         metrics = None
         if is_main_process():
             metrics = self.compute_metrics([entry for entries in gathered for entry in entries])
             if not isinstance(metrics, dict):
-                raise TypeError(f"{self._name}.compute_metrics gave a {type(metrics).__name__}; expected a dict.")
+                raise TypeError(
+                    f"{self._name}.compute_metrics gave a {type(metrics).__name__}; expected a "
+                    "dict."
+                )
             metrics = {self._prefixed(name): _plain(value) for name, value in metrics.items()}
         shared: dict[str, Any] = broadcast_object(metrics)
         return shared
@@ -74,16 +82,25 @@ def label_of(data_batch: Any, key: str) -> Any:
     """
     if isinstance(data_batch, dict):
         if key not in data_batch:
-            raise ConfigError(f"The batch has no {key!r}. It has: {', '.join(map(str, data_batch))}.")
+            raise ConfigError(
+                f"The batch has no {key!r}. It has: {', '.join(map(str, data_batch))}."
+            )
         return data_batch[key]
     if isinstance(data_batch, list | tuple) and len(data_batch) >= 2:
         return data_batch[1]
-    raise ConfigError(f"No labels in a batch of type {type(data_batch).__name__}; expected a dict or (inputs, labels).")
+    raise ConfigError(
+        f"No labels in a batch of type {type(data_batch).__name__}; expected a dict or (inputs, "
+        "labels)."
+    )
 
 
 def _plain(value: Any) -> Any:
-    """Turn a tensor or NumPy value of one element into a number, so that logs and checkpoints can hold it."""
-    single = getattr(value, "size", None) == 1 or (isinstance(value, torch.Tensor) and value.numel() == 1)
+    """Turn a tensor or NumPy value of one element into a number, so that logs and checkpoints can
+    hold it.
+    """
+    single = getattr(value, "size", None) == 1 or (
+        isinstance(value, torch.Tensor) and value.numel() == 1
+    )
     return value.item() if single and hasattr(value, "item") else value
 
 

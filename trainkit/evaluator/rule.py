@@ -8,12 +8,29 @@ from collections.abc import Sequence
 from trainkit.errors import ConfigError
 
 # MMEngine's lists, and common names that it does not know.
-GREATER_KEYS = ("acc", "top", "AR@", "auc", "precision", "mAP", "mDice", "mIoU", "mAcc", "aAcc", "recall", "f1", "R2")
+GREATER_KEYS = (
+    "acc",
+    "top",
+    "AR@",
+    "auc",
+    "precision",
+    "mAP",
+    "mDice",
+    "mIoU",
+    "mAcc",
+    "aAcc",
+    "recall",
+    "f1",
+    "R2",
+)
 LESS_KEYS = ("loss", "error", "rmse", "mse", "mae", "perplexity", "wer")
 
 
 def infer_rule(
-    metric: str, greater_keys: Sequence[str] | None = None, less_keys: Sequence[str] | None = None, setting: str = "rule"
+    metric: str,
+    greater_keys: Sequence[str] | None = None,
+    less_keys: Sequence[str] | None = None,
+    setting: str = "rule",
 ) -> str:
     """Return ``"greater"`` or ``"less"`` for a metric by its name, upper and lower case alike.
 
@@ -39,11 +56,16 @@ def infer_rule(
     ):
         if found:
             return rule
-    raise ConfigError(f"Is more or less of {metric!r} better? Its name does not tell. Set {setting}: greater, or less.")
+    raise ConfigError(
+        f"Is more or less of {metric!r} better? Its name does not tell. Set {setting}: greater, or "
+        "less."
+    )
 
 
 def is_better(rule: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:
-    """Whether ``value`` beats ``best`` by more than ``min_delta``; what is not finite beats nothing."""
+    """Whether ``value`` beats ``best`` by more than ``min_delta``; what is not finite beats
+    nothing.
+    """
     if not math.isfinite(value):
         return False
     if best is None:

@@ -23,10 +23,12 @@ class CheckpointHook(Hook):
         by_epoch: Count epochs; None: count what the train loop counts.
         save_optimizer: Save what resuming needs of the optimizer.
         save_param_scheduler: Save what resuming needs of the schedulers.
-        max_keep_ckpts: Periodic checkpoints that are kept; -1: all. An old one goes once a newer one is complete.
+        max_keep_ckpts: Periodic checkpoints that are kept; -1: all. An old one goes once a newer
+            one is complete.
         save_last: Save at the end, also when training is stopped early.
         save_best: A metric, several, ``"auto"`` for the first one of the evaluator, or None.
-        rule: ``"greater"`` or ``"less"`` for all metrics, or a list for each; None: by the metric's name.
+        rule: ``"greater"`` or ``"less"`` for all metrics, or a list for each; None: by the metric's
+            name.
         greater_keys: Parts of metric names that are better when greater; None: the usual ones.
         less_keys: Parts of metric names that are better when less; None: the usual ones.
         filename_tmpl: Name of a periodic checkpoint, with ``{}`` for the number.
@@ -35,7 +37,7 @@ class CheckpointHook(Hook):
 
     priority = "VERY_LOW"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - MMEngine's arguments
         self,
         interval: int = -1,
         by_epoch: bool | None = None,
@@ -53,8 +55,15 @@ class CheckpointHook(Hook):
         if save_begin < 0:
             raise ConfigError(f"hooks.checkpoint.save_begin is {save_begin}; expected 0 or more.")
         if max_keep_ckpts == 0:
-            raise ConfigError("hooks.checkpoint.max_keep_ckpts is 0; expected how many to keep, or -1 for all.")
-        self.interval, self.by_epoch, self.save_begin, self.save_last = interval, by_epoch, save_begin, save_last
+            raise ConfigError(
+                "hooks.checkpoint.max_keep_ckpts is 0; expected how many to keep, or -1 for all."
+            )
+        self.interval, self.by_epoch, self.save_begin, self.save_last = (
+            interval,
+            by_epoch,
+            save_begin,
+            save_last,
+        )
         self.save_optimizer, self.save_param_scheduler = save_optimizer, save_param_scheduler
         self.max_keep_ckpts, self.filename_tmpl = max_keep_ckpts, filename_tmpl
         self.save_best = [save_best] if isinstance(save_best, str) else list(save_best or [])
@@ -69,14 +78,22 @@ class CheckpointHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Save, if epochs are counted and it is time."""
-        if self._counts_epochs(runner) and self._due(runner, self.every_n_epochs, self.is_last_train_epoch):
+        if self._counts_epochs(runner) and self._due(
+            runner, self.every_n_epochs, self.is_last_train_epoch
+        ):
             self._save(runner)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Mapping[str, Any] | None = None,
     ) -> None:
         """Save, if iterations are counted and it is time."""
-        if not self._counts_epochs(runner) and self._due(runner, self.every_n_train_iters, self.is_last_train_iter):
+        if not self._counts_epochs(runner) and self._due(
+            runner, self.every_n_train_iters, self.is_last_train_iter
+        ):
             self._save(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
@@ -84,7 +101,9 @@ class CheckpointHook(Hook):
         if runner.is_training and metrics:
             self.save_best = [next(iter(metrics))] if self.save_best == ["auto"] else self.save_best
             for index, metric in enumerate(self.save_best):
-                self._update_best(runner, metric, self.rules[index if len(self.rules) > 1 else 0], metrics)
+                self._update_best(
+                    runner, metric, self.rules[index if len(self.rules) > 1 else 0], metrics
+                )
 
     def after_train(self, runner: Runner) -> None:
         """Save where training stopped before its end."""
@@ -93,7 +112,10 @@ class CheckpointHook(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         """Return which checkpoints there are and which is best."""
-        return {"saved": list(self.saved), "best": {metric: dict(best) for metric, best in self.best.items()}}
+        return {
+            "saved": list(self.saved),
+            "best": {metric: dict(best) for metric, best in self.best.items()},
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take what :meth:`state_dict` returned."""
@@ -106,16 +128,23 @@ class CheckpointHook(Hook):
             if given not in (None, "greater", "less"):
                 raise ConfigError(f"hooks.checkpoint.rule is {rule!r}; expected greater or less.")
         if len(rules) not in (1, len(self.save_best)):
-            raise ConfigError(f"hooks.checkpoint.rule has {len(rules)} entries for {len(self.save_best)} metrics.")
+            raise ConfigError(
+                f"hooks.checkpoint.rule has {len(rules)} entries for {len(self.save_best)} metrics."
+            )
         if "auto" in self.save_best and len(self.save_best) > 1:
-            raise ConfigError("hooks.checkpoint.save_best has 'auto' beside metrics; name metrics, or give auto alone.")
+            raise ConfigError(
+                "hooks.checkpoint.save_best has 'auto' beside metrics; name metrics, or give auto "
+                "alone."
+            )
         return rules
 
     def _counts_epochs(self, runner: Runner) -> bool:
         return runner.by_epoch if self.by_epoch is None else self.by_epoch
 
     def _due(self, runner: Runner, every: Any, is_last: Any) -> bool:
-        return bool(every(runner, self.interval, self.save_begin) or (self.save_last and is_last(runner)))
+        return bool(
+            every(runner, self.interval, self.save_begin) or (self.save_last and is_last(runner))
+        )
 
     def _name(self, runner: Runner) -> str:
         progress = runner.train_loop.state_dict()
@@ -148,15 +177,22 @@ class CheckpointHook(Hook):
         if is_main_process() and path.exists():
             remove_checkpoint(path)
 
-    def _update_best(self, runner: Runner, metric: str, rule: str | None, metrics: Mapping[str, Any]) -> None:
+    def _update_best(
+        self, runner: Runner, metric: str, rule: str | None, metrics: Mapping[str, Any]
+    ) -> None:
         if metric not in metrics:
             raise ConfigError(
-                f"hooks.checkpoint.save_best is {metric!r}, which validation does not give. {did_you_mean(metric, metrics)}"
+                f"hooks.checkpoint.save_best is {metric!r}, which validation does not give. "
+                f"{did_you_mean(metric, metrics)}"
             )
-        rule = rule or infer_rule(metric, self.greater_keys, self.less_keys, "hooks.checkpoint.rule")
+        rule = rule or infer_rule(
+            metric, self.greater_keys, self.less_keys, "hooks.checkpoint.rule"
+        )
         before = self.best.get(metric)
         value = metrics[metric]
-        if value is None or not is_better(rule, float(value), None if before is None else before["value"]):
+        if value is None or not is_better(
+            rule, float(value), None if before is None else before["value"]
+        ):
             return
         name = f"best_{metric.replace('/', '_')}_{self._name(runner)}"
         self.best[metric] = {"value": float(value), "checkpoint": name}

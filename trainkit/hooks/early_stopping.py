@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class EarlyStoppingHook(Hook):
-    """Stop training when ``monitor`` has not beaten its best by ``min_delta`` for ``patience`` validations.
+    """Stop training when ``monitor`` has not beaten its best by ``min_delta`` for ``patience``
+    validations.
 
     Args:
         monitor: Full name of a metric, such as ``"accuracy"``.
@@ -48,7 +49,11 @@ class EarlyStoppingHook(Hook):
             )
         self.monitor, self.min_delta, self.patience = monitor, min_delta, patience
         self.rule = rule or infer_rule(monitor, setting="hooks.early_stopping.rule")
-        self.strict, self.check_finite, self.stopping_threshold = strict, check_finite, stopping_threshold
+        self.strict, self.check_finite, self.stopping_threshold = (
+            strict,
+            check_finite,
+            stopping_threshold,
+        )
         self.best: float | None = None
         self.stale = 0  # validations since the best
 
@@ -88,7 +93,9 @@ class EarlyStoppingHook(Hook):
     def _reason(self, value: float) -> str | None:
         if self.check_finite and not math.isfinite(value):
             return f"{self.monitor} is {value}"
-        if self.stopping_threshold is not None and is_better(self.rule, value, self.stopping_threshold):
+        if self.stopping_threshold is not None and is_better(
+            self.rule, value, self.stopping_threshold
+        ):
             return f"{self.monitor} is {value:.4g}, beyond {self.stopping_threshold}"
         if self.stale >= self.patience:
             best = "" if self.best is None else f" its best of {self.best:.4g}"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class EMAHook(Hook):
     """Average the weights after each iteration, and evaluate with the average.
 
-    A checkpoint's ``model.pt`` holds the average, which is what was evaluated; the trained weights stand beside
-    it in ``state.pt``, and a resumed run goes on with both.
+    A checkpoint's ``model.pt`` holds the average, which is what was evaluated; the trained weights
+    stand beside it in ``state.pt``, and a resumed run goes on with both.
 
     Args:
         momentum: Weight of the newest values, in (0, 1): one minus the decay that others speak of.
@@ -29,7 +29,11 @@ class EMAHook(Hook):
     priority = "NORMAL"
 
     def __init__(
-        self, momentum: float = 0.0002, update_buffers: bool = False, begin_iter: int = 0, begin_epoch: int = 0
+        self,
+        momentum: float = 0.0002,
+        update_buffers: bool = False,
+        begin_iter: int = 0,
+        begin_epoch: int = 0,
     ) -> None:
         if begin_iter < 0 or begin_epoch < 0 or (begin_iter and begin_epoch):
             raise ConfigError(
@@ -43,7 +47,9 @@ class EMAHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Make the average; one from an earlier run of the same runner is kept."""
         if self.ema_model is None:
-            self.ema_model = ExponentialMovingAverage(unwrap(runner.model), self.momentum, self.update_buffers)
+            self.ema_model = ExponentialMovingAverage(
+                unwrap(runner.model), self.momentum, self.update_buffers
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Refuse a beginning after the end."""
@@ -52,10 +58,16 @@ class EMAHook(Hook):
             ("begin_epoch", self.begin_epoch, runner.max_epochs),
         ):
             if begin > end:
-                raise ConfigError(f"hooks.ema.{name} is {begin}, but the run ends at {end}; it would never begin.")
+                raise ConfigError(
+                    f"hooks.ema.{name} is {begin}, but the run ends at {end}; it would never begin."
+                )
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Mapping[str, Any] | None = None,
     ) -> None:
         """Update the average, once it has begun; its first update copies."""
         if runner.epoch + 1 >= self.begin_epoch and runner.iter + 1 >= self.begin_iter:
@@ -81,18 +93,25 @@ class EMAHook(Hook):
         """Save the average as the model, and the trained weights beside it."""
         if self._has_begun:
             trained = {f"module.{name}": value for name, value in checkpoint["state_dict"].items()}
-            checkpoint["ema_state_dict"] = {**trained, "n_averaged": self._average.n_averaged.clone()}
+            checkpoint["ema_state_dict"] = {
+                **trained,
+                "n_averaged": self._average.n_averaged.clone(),
+            }
             checkpoint["state_dict"] = self._average.module.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """When resuming, give the model its trained weights and the average its own; else both are the loaded ones."""
+        """When resuming, give the model its trained weights and the average its own; else both are
+        the loaded ones.
+        """
         saved = checkpoint.get("ema_state_dict")
         if not runner.is_resuming or saved is None:
             return
         average = checkpoint["state_dict"]
         self._average.n_averaged.copy_(saved["n_averaged"])
         self._average.module.load_state_dict(average)
-        checkpoint["state_dict"] = {name.removeprefix("module."): v for name, v in saved.items() if name != "n_averaged"}
+        checkpoint["state_dict"] = {
+            name.removeprefix("module."): v for name, v in saved.items() if name != "n_averaged"
+        }
 
     @property
     def _average(self) -> ExponentialMovingAverage:
@@ -104,7 +123,9 @@ class EMAHook(Hook):
         return int(self._average.n_averaged) > 0  # a counter on the CPU
 
     def _swap(self, runner: Runner) -> None:
-        """Exchange the values of model and average. Before the first update both are the model's own."""
+        """Exchange the values of model and average. Before the first update both are the model's
+        own.
+        """
         if not self._has_begun:
             return
         model, average = unwrap(runner.model), self._average.module

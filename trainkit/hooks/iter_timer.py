@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class IterTimerHook(Hook):
     """Publish ``time`` and ``data_time`` of each iteration in seconds, and ``eta`` in seconds.
 
-    ``time`` runs from the end of one iteration to the end of the next; ``data_time`` is the part of it spent
-    waiting for the batch. ``eta`` is the mean time since the start, or the resume, for what remains.
+    ``time`` runs from the end of one iteration to the end of the next; ``data_time`` is the part of
+    it spent waiting for the batch. ``eta`` is the mean time since the start, or the resume, for
+    what remains.
     """
 
     priority = "NORMAL"
@@ -45,18 +46,29 @@ class IterTimerHook(Hook):
         else:
             self._restart()
 
-    def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = "train") -> None:
+    def _before_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = "train"
+    ) -> None:
         runner.message_hub.update_scalar(f"{mode}/data_time", time.perf_counter() - self._last)
 
     def _after_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None, mode: str = "train"
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+        mode: str = "train",
     ) -> None:
         now = time.perf_counter()
         elapsed, self._last = now - self._last, now
         runner.message_hub.update_scalar(f"{mode}/time", elapsed)
         self._total += elapsed
         self._count += 1
-        remaining = runner.max_iters - runner.iter - 1 if mode == "train" else len(runner.dataloader(mode)) - batch_idx - 1
+        remaining = (
+            runner.max_iters - runner.iter - 1
+            if mode == "train"
+            else len(runner.dataloader(mode)) - batch_idx - 1
+        )
         eta = self._total / self._count * max(remaining, 0)
         runner.message_hub.update_info("eta", eta, resumed=False)
 

@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 class ParamSchedulerHook(Hook):
     """Step iteration schedulers after each iteration and epoch schedulers after each epoch.
 
-    It runs after the logger and before the checkpoint: the log shows the value that was used, a checkpoint holds
-    the one that comes next.
+    It runs after the logger and before the checkpoint: the log shows the value that was used, a
+    checkpoint holds the one that comes next.
     """
 
     priority = "LOW"
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Mapping[str, Any] | None = None,
     ) -> None:
         """Step the schedulers that count iterations."""
         for scheduler in runner.param_schedulers:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 class RuntimeInfoHook(Hook):
-    """Write counters, learning rate, losses and metrics to ``runner.message_hub``, for all other hooks."""
+    """Write counters, learning rate, losses and metrics to ``runner.message_hub``, for all other
+    hooks.
+    """
 
     priority = "VERY_HIGH"
 
@@ -35,7 +37,11 @@ class RuntimeInfoHook(Hook):
         runner.message_hub.update_scalar("train/lr", runner.optim_wrapper.param_groups[0]["lr"])
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Mapping[str, Any] | None = None,
     ) -> None:
         """Publish what the train step returned, and the gradient norm if it was measured."""
         for name, value in (outputs or {}).items():
@@ -81,4 +87,6 @@ class RuntimeInfoHook(Hook):
 
 
 def _numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
-    return {name: value for name, value in (metrics or {}).items() if isinstance(value, int | float)}
+    return {
+        name: value for name, value in (metrics or {}).items() if isinstance(value, int | float)
+    }

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 class DistSamplerSeedHook(Hook):
-    """Tell the training sampler the epoch, so that the order is new in each and the same on all ranks."""
+    """Tell the training sampler the epoch, so that the order is new in each and the same on all
+    ranks.
+    """
 
     priority = "NORMAL"
 

@@ -24,8 +24,15 @@ class _EvaluateLoop:
         fp16: Run the model in autocast: float16 on CUDA, bfloat16 on CPU.
     """
 
-    def __init__(self, runner: Runner, dataloader: Any, evaluator: Evaluator, fp16: bool = False) -> None:
-        self.runner, self.dataloader, self.evaluator, self.fp16 = runner, dataloader, evaluator, fp16
+    def __init__(
+        self, runner: Runner, dataloader: Any, evaluator: Evaluator, fp16: bool = False
+    ) -> None:
+        self.runner, self.dataloader, self.evaluator, self.fp16 = (
+            runner,
+            dataloader,
+            evaluator,
+            fp16,
+        )
         meta = getattr(getattr(dataloader, "dataset", None), "metainfo", None)
         evaluator.dataset_meta = meta
 
@@ -41,7 +48,9 @@ class _EvaluateLoop:
 
 
 class ValLoop(_EvaluateLoop):
-    """Validate: ``val_step`` on every batch, then the metrics. Training's random numbers stay as they were."""
+    """Validate: ``val_step`` on every batch, then the metrics. Training's random numbers stay as
+    they were.
+    """
 
     def run(self) -> dict[str, Any]:
         """Validate once; return the metrics by name."""

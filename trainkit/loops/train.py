@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 class BaseTrainLoop(ABC):
     """What both loops share: counters, when a validation is due, and their state.
 
-    Counters rise after the hooks of their point, so a hook in ``after_train_epoch`` of the first epoch sees
-    ``epoch == 0``; :meth:`state_dict` counts what is done.
+    Counters rise after the hooks of their point, so a hook in ``after_train_epoch`` of the first
+    epoch sees ``epoch == 0``; :meth:`state_dict` counts what is done.
 
     Args:
         runner: The runner whose model is trained.
         dataloader: The training data.
         val_begin: The first epoch (iteration) after which to validate.
         val_interval: Epochs (iterations) between validations; the last one is always validated.
-        dynamic_intervals: ``[[milestone, interval], ...]``: from each milestone on, another ``val_interval``.
+        dynamic_intervals: ``[[milestone, interval], ...]``: from each milestone on, another
+            ``val_interval``.
     """
 
     by_epoch: ClassVar[bool]
@@ -41,7 +42,10 @@ class BaseTrainLoop(ABC):
         self.runner, self.dataloader = runner, dataloader
         self.val_begin = _whole("val_begin", val_begin, least=0)
         self.val_interval = _whole("val_interval", val_interval)
-        self.intervals = [(0, self.val_interval), *((int(m), int(i)) for m, i in dynamic_intervals or ())]
+        self.intervals = [
+            (0, self.val_interval),
+            *((int(m), int(i)) for m, i in dynamic_intervals or ()),
+        ]
         self.epoch = 0
         self.iter = 0
         self.stop_training = False
@@ -182,7 +186,8 @@ class EpochBasedTrainLoop(BaseTrainLoop):
 class IterBasedTrainLoop(BaseTrainLoop):
     """Train for ``max_iters`` batches; the loader starts again whenever it ends.
 
-    For the hooks the whole run is one epoch, as in MMEngine; ``epoch`` counts the passes over the data.
+    For the hooks the whole run is one epoch, as in MMEngine; ``epoch`` counts the passes over the
+    data.
 
     Args:
         runner: See :class:`BaseTrainLoop`.
@@ -222,7 +227,8 @@ class IterBasedTrainLoop(BaseTrainLoop):
         runner = self.runner
         runner.hooks.before_train(runner)
         runner.hooks.before_train_epoch(runner)
-        self.validate_if_due()  # the run may have been stopped between an iteration and its validation
+        # the run may have been stopped between an iteration and its validation
+        self.validate_if_due()
         runner.model.train()
         batches = self._endless_batches()
         while self.iter < self.max_iters and not self.stop_training:
@@ -242,12 +248,22 @@ class IterBasedTrainLoop(BaseTrainLoop):
                 self._batch += 1
                 yield data_batch
             if self._batch == 0:
-                raise ConfigError("The training data loader gives no batch at all, so there is nothing to train on.")
+                raise ConfigError(
+                    "The training data loader gives no batch at all, so there is nothing to train "
+                    "on."
+                )
             self.epoch += 1
 
 
 def _whole(name: str, value: float, least: int = 1) -> int:
     """Return ``value`` as an int if it is a whole number of at least ``least``; 3.0 is."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < least:
-        raise ConfigError(f"train_cfg.{name} is {value!r}; expected a whole number of at least {least}.")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or value != int(value)
+        or value < least
+    ):
+        raise ConfigError(
+            f"train_cfg.{name} is {value!r}; expected a whole number of at least {least}."
+        )
     return int(value)

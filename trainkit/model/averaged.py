@@ -12,9 +12,11 @@ from trainkit.errors import ConfigError
 
 
 class ExponentialMovingAverage(AveragedModel):
-    """An exponential moving average of a model's parameters: ``a += momentum * (x - a)`` at each update.
+    """An exponential moving average of a model's parameters: ``a += momentum * (x - a)`` at each
+    update.
 
-    The first update copies. ``momentum`` is MMEngine's, that is one minus the decay that others speak of.
+    The first update copies. ``momentum`` is MMEngine's, that is one minus the decay that others
+    speak of.
 
     Args:
         model: The model whose copy holds the average.
@@ -22,9 +24,14 @@ class ExponentialMovingAverage(AveragedModel):
         update_buffers: Average floating-point buffers as well, instead of copying them.
     """
 
-    def __init__(self, model: nn.Module, momentum: float = 0.0002, update_buffers: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, momentum: float = 0.0002, update_buffers: bool = False
+    ) -> None:
         if not 0.0 < momentum < 1.0:
-            raise ConfigError(f"momentum is {momentum}; expected a weight of the newest values in (0, 1), as 0.0002.")
+            raise ConfigError(
+                f"momentum is {momentum}; expected a weight of the newest values in (0, 1), as "
+                "0.0002."
+            )
         self.momentum = momentum
         super().__init__(model, multi_avg_fn=self._average, use_buffers=update_buffers)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -23,32 +22,31 @@ class Updater(Protocol):
         """Backpropagate, and step when it is time."""
 
 
-class BaseModel(nn.Module, ABC):
+class BaseModel(nn.Module):
     """Base of the models that a Runner trains. Write ``forward``; the three steps are here.
 
+    ``forward(..., mode)`` gets a preprocessed batch: a mapping as keyword arguments, a list or
+    tuple as positional ones. By ``mode`` it returns
+
+    - ``"loss"``: a dict of losses; names with "loss" in them are added up, others are only logged;
+    - ``"predict"``: what the metrics take;
+    - ``"tensor"``: the raw output.
+
     Args:
-        data_preprocessor: What a batch goes through before ``forward``; None moves it to the model's device.
+        data_preprocessor: What a batch goes through before ``forward``; None moves it to the
+            model's device.
     """
 
     def __init__(self, data_preprocessor: nn.Module | None = None) -> None:
         super().__init__()
-        self.data_preprocessor = BaseDataPreprocessor() if data_preprocessor is None else data_preprocessor
-
-    @abstractmethod
-    def forward(self, *args: Any, mode: str = "tensor", **kwargs: Any) -> Any:
-        """Compute, for a preprocessed batch, what ``mode`` asks for.
-
-        A batch that is a mapping arrives as keyword arguments, a list or tuple as positional ones.
-
-        Args:
-            args: The batch, if a sequence.
-            mode: ``"loss"`` returns a dict of losses (names with "loss" in them are added up; others are only
-                logged), ``"predict"`` returns what the metrics take, ``"tensor"`` returns the raw output.
-            kwargs: The batch, if a mapping.
-        """
+        self.data_preprocessor = (
+            BaseDataPreprocessor() if data_preprocessor is None else data_preprocessor
+        )
 
     def train_step(self, data: Any, optim_wrapper: Updater) -> dict[str, torch.Tensor]:
-        """Train on one batch; return what is logged: the total as ``loss``, and each entry of the loss dict."""
+        """Train on one batch; return what is logged: the total as ``loss``, and each entry of the
+        loss dict.
+        """
         with optim_wrapper.optim_context(self):
             data = self.data_preprocessor(data, True)
             losses = self._run_forward(data, mode="loss")
@@ -64,41 +62,69 @@ class BaseModel(nn.Module, ABC):
         """Return the predictions for one batch."""
         return self.val_step(data)
 
-    def parse_losses(self, losses: Mapping[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Reduce a dict of losses to the total that is backpropagated and the values that are logged.
+    def parse_losses(
+        self, losses: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Reduce a dict of losses to the total that is backpropagated and the values that are
+        logged.
 
-        A tensor counts with its mean, a list of tensors with the sum of their means. The total is the sum of the
-        entries whose name contains "loss", and is logged as ``loss``; an entry of that very name beside other
-        losses is logged as ``loss_term``, so that the log shows what was backpropagated.
+        A tensor counts with its mean, a list of tensors with the sum of their means. The total is
+        the sum of the entries whose name contains "loss", and is logged as ``loss``; an entry of
+        that very name beside other losses is logged as ``loss_term``, so that the log shows what
+        was backpropagated.
 
         Raises:
-            TypeError: ``losses`` is no mapping, or a value is neither a tensor nor a list of tensors.
+            TypeError: ``losses`` is no mapping, or a value is neither a tensor nor a list of
+                tensors.
             ValueError: No name contains "loss".
         """
         if not isinstance(losses, Mapping):
             name = type(self).__name__
-            raise TypeError(f"{name}.forward(mode='loss') gave a {type(losses).__name__}; expected a dict of losses.")
+            raise TypeError(
+                f"{name}.forward(mode='loss') gave a {type(losses).__name__}; expected a dict of "
+                "losses."
+            )
         values = {name: _reduce(name, value) for name, value in losses.items()}
         terms = [value for name, value in values.items() if "loss" in name]
         if not terms:
             given = ", ".join(values) or "nothing"
-            raise ValueError(f"No loss to backpropagate: no name contains 'loss'. The model gave: {given}.")
-        total = terms[0] if len(terms) == 1 else sum(terms[1:], terms[0])
-        logged = {"loss_term" if name == "loss" and len(terms) > 1 else name: value for name, value in values.items()}
-        return total, {"loss": total.detach(), **{k: v.detach() for k, v in logged.items() if k != "loss"}}
+            raise ValueError(
+                f"No loss to backpropagate: no name contains 'loss'. The model gave: {given}."
+            )
+        total = terms[0] if len(terms) == 1 else _sum(terms)
+        logged = {
+            "loss_term" if name == "loss" and len(terms) > 1 else name: value
+            for name, value in values.items()
+        }
+        return total, {
+            "loss": total.detach(),
+            **{k: v.detach() for k, v in logged.items() if k != "loss"},
+        }
 
     def _run_forward(self, data: Any, mode: str) -> Any:
         if isinstance(data, Mapping):
             return self(**data, mode=mode)
         if isinstance(data, list | tuple):
             return self(*data, mode=mode)
-        raise TypeError(f"The data preprocessor gave a {type(data).__name__}; expected a mapping, a list or a tuple.")
+        raise TypeError(
+            f"The data preprocessor gave a {type(data).__name__}; expected a mapping, a list or a "
+            "tuple."
+        )
 
 
 def _reduce(name: str, value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value if value.dim() == 0 else value.mean()
-    if isinstance(value, list | tuple) and value and all(isinstance(item, torch.Tensor) for item in value):
-        means = [item.mean() for item in value]
-        return sum(means[1:], means[0])
-    raise TypeError(f"The loss {name!r} is a {type(value).__name__}; expected a tensor or a list of tensors.")
+    if (
+        isinstance(value, list | tuple)
+        and value
+        and all(isinstance(item, torch.Tensor) for item in value)
+    ):
+        return _sum([item.mean() for item in value])
+    raise TypeError(
+        f"The loss {name!r} is a {type(value).__name__}; expected a tensor or a list of tensors."
+    )
+
+
+def _sum(values: list[torch.Tensor]) -> torch.Tensor:
+    return sum(values[1:], values[0])

@@ -14,7 +14,8 @@ from trainkit.model.base import BaseModel
 
 
 class ConvNet(BaseModel):
-    """Blocks of convolution, batch norm and ReLU, each but the first at half the size; then mean and linear.
+    """Blocks of convolution, batch norm and ReLU, each but the first at half the size; then mean
+    and linear.
 
     Args:
         in_channels: Channels of the images.
@@ -34,26 +35,40 @@ class ConvNet(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor)
         if not channels:
-            raise ConfigError("ConvNet got no channels; expected the output channels of at least one block, as [32, 64].")
+            raise ConfigError(
+                "ConvNet got no channels; expected the output channels of at least one block, as "
+                "[32, 64]."
+            )
         layers: list[nn.Module] = []
-        for index, (width_in, width_out) in enumerate(zip([in_channels, *channels], channels, strict=False)):
+        for index, (width_in, width_out) in enumerate(
+            zip([in_channels, *channels], channels, strict=False)
+        ):
             layers += [nn.MaxPool2d(2)] if index else []
-            layers += [nn.Conv2d(width_in, width_out, 3, padding=1, bias=False), nn.BatchNorm2d(width_out), nn.ReLU()]
+            layers += [
+                nn.Conv2d(width_in, width_out, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width_out),
+                nn.ReLU(),
+            ]
         self.backbone = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels[-1], num_classes)
 
-    def forward(self, inputs: torch.Tensor, labels: torch.Tensor | None = None, mode: str = "tensor") -> Any:
+    def forward(
+        self, inputs: torch.Tensor, labels: torch.Tensor | None = None, mode: str = "tensor"
+    ) -> Any:
         """Classify images.
 
         Args:
             inputs: ``(N, in_channels, H, W)``.
             labels: ``(N,)``, class indices; needed by ``mode="loss"``.
-            mode: ``"loss"`` gives ``{"loss": mean cross entropy}``; the others give logits ``(N, num_classes)``.
+            mode: ``"loss"`` gives ``{"loss": mean cross entropy}``; the others give logits ``(N,
+                num_classes)``.
         """
         logits = self.head(self.dropout(self.backbone(inputs).mean(dim=(2, 3))))
         if mode == "loss":
             if labels is None:
-                raise ValueError("ConvNet got no labels; a batch for mode='loss' needs 'inputs' and 'labels'.")
+                raise ValueError(
+                    "ConvNet got no labels; a batch for mode='loss' needs 'inputs' and 'labels'."
+                )
             return {"loss": F.cross_entropy(logits, labels)}
         return logits

@@ -30,11 +30,13 @@ class BaseDataPreprocessor(nn.Module):
         return where.device
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Return ``data`` on the device; a subclass normalises, pads or augments here, knowing ``training``."""
+        """Return ``data`` on the device; a subclass normalises, pads or augments here, knowing
+        ``training``.
+        """
         return self.cast_data(data)
 
     def cast_data(self, data: Any) -> Any:
-        """Move the tensors inside nested mappings, lists and tuples; other values stay as they are."""
+        """Move the tensors inside nested mappings, lists and tuples; leave other values."""
         if isinstance(data, torch.Tensor):
             return data.to(self.device, non_blocking=self.non_blocking)
         if isinstance(data, Mapping):

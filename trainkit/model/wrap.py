@@ -1,4 +1,6 @@
-"""Changes to a whole model: batch norm without ranks, activations computed twice, wrappers taken off."""
+"""Changes to a whole model: batch norm without ranks, activations computed twice, wrappers taken
+off.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,15 @@ from trainkit.errors import ConfigError, did_you_mean
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside a wrapper such as ``DistributedDataParallel``, or the model itself."""
+    """Return the model inside a wrapper such as ``DistributedDataParallel``, or itself."""
     inner = getattr(model, "module", None)
     return inner if isinstance(inner, nn.Module) else model
 
 
 def revert_sync_batchnorm(model: nn.Module) -> nn.Module:
-    """Replace every ``SyncBatchNorm`` by the plain batch norm of its input, which works without a process group."""
+    """Replace every ``SyncBatchNorm`` by the plain batch norm of its input, which works without a
+    process group.
+    """
     for name, child in model.named_children():
         if isinstance(child, nn.SyncBatchNorm):
             setattr(model, name, _plain_batchnorm(child))
@@ -28,14 +32,16 @@ def revert_sync_batchnorm(model: nn.Module) -> nn.Module:
 
 
 class _AnyBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """A batch norm for inputs of any rank: which of the three it stood for is not known any more."""
+    """A batch norm for inputs of any rank: which of the three it replaced is not known."""
 
     def _check_input_dim(self, input: object) -> None:
         pass
 
 
 def _plain_batchnorm(sync: nn.SyncBatchNorm) -> nn.Module:
-    plain = _AnyBatchNorm(sync.num_features, sync.eps, sync.momentum, sync.affine, sync.track_running_stats)
+    plain = _AnyBatchNorm(
+        sync.num_features, sync.eps, sync.momentum, sync.affine, sync.track_running_stats
+    )
     plain.load_state_dict(sync.state_dict())
     plain.train(sync.training)
     reference = next(iter([*sync.parameters(), *sync.buffers()]), None)
@@ -54,8 +60,9 @@ def checkpoint_activations(model: nn.Module, names: str | Sequence[str]) -> None
     for name in [names] if isinstance(names, str) else names:
         if name not in modules:
             raise ConfigError(
-                f"activation_checkpointing names {name!r}, which {type(model).__name__} does not have. "
+                f"activation_checkpointing names {name!r}, which {type(model).__name__} does not "
+                "have. "
                 f"{did_you_mean(name, filter(None, modules))}"
             )
         module = modules[name]
-        module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
+        module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False)

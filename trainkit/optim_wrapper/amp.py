@@ -1,4 +1,4 @@
-"""AmpOptimWrapper: the forward pass in autocast, and a scaled loss where half precision needs it."""
+"""AmpOptimWrapper: forward in autocast, and a scaled loss where half precision needs it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ class AmpOptimWrapper(OptimWrapper):
 
     Args:
         optimizer: See :class:`OptimWrapper`.
-        loss_scale: Of float16: ``"dynamic"``, a fixed scale, or the arguments of ``torch.amp.GradScaler``.
-        dtype: ``"float16"`` or ``"bfloat16"``; None takes autocast's own choice: float16 on CUDA, bfloat16 on CPU.
+        loss_scale: Of float16: ``"dynamic"``, a fixed scale, or the arguments of
+            ``torch.amp.GradScaler``.
+        dtype: ``"float16"`` or ``"bfloat16"``; None takes autocast's own choice: float16 on CUDA,
+            bfloat16 on CPU.
         accumulative_counts: See :class:`OptimWrapper`.
         clip_grad: See :class:`OptimWrapper`; gradients are unscaled before they are clipped.
     """
@@ -92,5 +94,6 @@ def _scaler_options(loss_scale: str | float | Mapping[str, Any]) -> dict[str, An
     if isinstance(loss_scale, Mapping):
         return dict(loss_scale)
     raise ConfigError(
-        f"optim_wrapper.loss_scale is {loss_scale!r}; expected 'dynamic', a number, or the arguments of GradScaler."
+        f"optim_wrapper.loss_scale is {loss_scale!r}; expected 'dynamic', a number, or the "
+        "arguments of GradScaler."
     )

@@ -16,7 +16,7 @@ from trainkit.errors import ConfigError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-_CLIP = {"norm": clip_grad_norm_, "value": clip_grad_value_}
+_CLIP: dict[str, Any] = {"norm": clip_grad_norm_, "value": clip_grad_value_}
 
 
 class OptimWrapper:
@@ -24,8 +24,9 @@ class OptimWrapper:
 
     Args:
         optimizer: Any ``torch.optim`` optimizer.
-        accumulative_counts: Backward passes per update. Each loss is divided by the number of passes in its
-            window, so the update is that of the mean loss; the last window of a run may be shorter.
+        accumulative_counts: Backward passes per update. Each loss is divided by the number of
+            passes in its window, so the update is that of the mean loss; the last window of a run
+            may be shorter.
         clip_grad: None, or ``{"type": "norm", "max_norm": ...}`` with the arguments of
             ``torch.nn.utils.clip_grad_norm_``, or ``{"type": "value", "clip_value": ...}``.
     """
@@ -37,16 +38,23 @@ class OptimWrapper:
         clip_grad: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise ConfigError(f"optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer.")
+            raise ConfigError(
+                f"optimizer is a {type(optimizer).__name__}; expected a torch.optim.Optimizer."
+            )
         if type(accumulative_counts) is not int or accumulative_counts < 1:
-            raise ConfigError(f"accumulative_counts is {accumulative_counts!r}; expected a whole number of at least 1.")
+            raise ConfigError(
+                f"accumulative_counts is {accumulative_counts!r}; expected a whole number of at "
+                "least 1."
+            )
         self.optimizer = optimizer
         self.accumulative_counts = accumulative_counts
         self.clip_type, self.clip_kwargs = _parse_clip(clip_grad)
         self.inner_count = 0  # backward passes
         self.update_count = 0  # steps of the optimizer
         self.max_counts = -1  # backward passes of the whole run; -1: not known
-        self.grad_norm: torch.Tensor | None = None  # of the last update, before clipping; set when clipping by norm
+        self.grad_norm: torch.Tensor | None = (
+            None  # of the last update, before clipping; set when clipping by norm
+        )
         self._configured = self.hyperparameters()
 
     def update_params(
@@ -55,14 +63,18 @@ class OptimWrapper:
         step_kwargs: Mapping[str, Any] | None = None,
         zero_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Backpropagate ``loss``; on the last pass of a window also clip, step and clear the gradients."""
+        """Backpropagate ``loss``; on the last pass of a window also clip, step and clear the
+        gradients.
+        """
         self.backward(self.scale_loss(loss))
         if self.should_update():
             self.step(**(step_kwargs or {}))
             self.zero_grad(**(zero_kwargs or {}))
 
     def scale_loss(self, loss: torch.Tensor) -> torch.Tensor:
-        """Divide ``loss`` by the passes in its window: ``accumulative_counts``, or the rest at the end of the run."""
+        """Divide ``loss`` by the passes in its window: ``accumulative_counts``, or the rest at the
+        end of the run.
+        """
         window = self.accumulative_counts
         if window > 1 and self.max_counts > 0:
             remainder = self.max_counts % window
@@ -77,7 +89,9 @@ class OptimWrapper:
 
     def should_update(self) -> bool:
         """Whether the pass that was just counted ends a window."""
-        return self.inner_count % self.accumulative_counts == 0 or self.inner_count == self.max_counts
+        return (
+            self.inner_count % self.accumulative_counts == 0 or self.inner_count == self.max_counts
+        )
 
     def should_sync(self) -> bool:
         """Whether the coming pass ends a window, so that ranks must exchange gradients in it."""
@@ -91,10 +105,15 @@ class OptimWrapper:
         self.update_count += 1
 
     def clip_gradients(self) -> None:
-        """Clip as ``clip_grad`` says; by norm, the norm before clipping is kept in ``grad_norm``."""
+        """Clip as ``clip_grad`` says; by norm, keep the norm before in ``grad_norm``."""
         if self.clip_type is None:
             return
-        params = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        params = [
+            p
+            for group in self.optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
         if params:
             norm = _CLIP[self.clip_type](params, **self.clip_kwargs)
             self.grad_norm = norm.detach() if isinstance(norm, torch.Tensor) else None
@@ -105,7 +124,9 @@ class OptimWrapper:
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Context of the forward pass: without gradient exchange between ranks, unless the pass ends a window."""
+        """Context of the forward pass: without gradient exchange between ranks, unless the pass
+        ends a window.
+        """
         with self._sync_context(model):
             yield
 
@@ -125,9 +146,14 @@ class OptimWrapper:
         if self.accumulative_counts == 1:
             return
         if init_counts % self.accumulative_counts:
-            logger.warning("Resumed inside a window of %d passes; its first update is short.", self.accumulative_counts)
+            logger.warning(
+                "Resumed inside a window of %d passes; its first update is short.",
+                self.accumulative_counts,
+            )
         if any(isinstance(module, _BatchNorm) for module in model.modules()):
-            logger.warning("With accumulative_counts > 1, batch norm still sees one pass at a time.")
+            logger.warning(
+                "With accumulative_counts > 1, batch norm still sees one pass at a time."
+            )
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -145,17 +171,25 @@ class OptimWrapper:
 
     def get_momentum(self) -> dict[str, list[float]]:
         """Return ``{"momentum": [...]}``: momentum, else the first beta, else 0, of each group."""
-        return {"momentum": [g.get("momentum", g.get("betas", (0.0,))[0]) for g in self.param_groups]}
+        return {
+            "momentum": [g.get("momentum", g.get("betas", (0.0,))[0]) for g in self.param_groups]
+        }
 
     def hyperparameters(self) -> list[dict[str, Any]]:
-        """Return what each group holds besides its parameters and the schedulers' ``initial_`` values."""
+        """Return what each group holds besides its parameters and the schedulers' ``initial_``
+        values.
+        """
         return [
-            {key: value for key, value in group.items() if key != "params" and not key.startswith("initial_")}
+            {
+                key: value
+                for key, value in group.items()
+                if key != "params" and not key.startswith("initial_")
+            }
             for group in self.param_groups
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state, the counters, and the hyperparameters that the config gave."""
+        """Return the optimizer's state, the counters, and what the config gave."""
         return {
             **self.optimizer.state_dict(),
             "counts": {"inner": self.inner_count, "update": self.update_count},
@@ -163,13 +197,18 @@ class OptimWrapper:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load :meth:`state_dict`. A hyperparameter that the config has changed since is kept, and logged."""
+        """Load :meth:`state_dict`. A hyperparameter that the config has changed since is kept, and
+        logged.
+        """
         own = [dict(group) for group in self.param_groups]
         changed = self._changed_since(state_dict.get("configured", []))
         self.optimizer.load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
         for group, mine, keys in zip(self.param_groups, own, changed, strict=True):
-            # The schedulers' base values are the config's: they start from them, whatever the checkpoint had.
-            group.update({key: mine[key] for key in mine if key in keys or key.startswith("initial_")})
+            # The schedulers' base values are the config's: they start from them, whatever the
+            # checkpoint had.
+            group.update(
+                {key: mine[key] for key in mine if key in keys or key.startswith("initial_")}
+            )
         counts = state_dict.get("counts", {})
         self.inner_count, self.update_count = counts.get("inner", 0), counts.get("update", 0)
 
@@ -179,7 +218,13 @@ class OptimWrapper:
             for key in sorted(old.keys() & new.keys()):
                 if _plain(old[key]) != _plain(new[key]):
                     changed[index].add(key)
-                    logger.info("%s of group %d: the config's %s, not the checkpoint's %s.", key, index, new[key], old[key])
+                    logger.info(
+                        "%s of group %d: the config's %s, not the checkpoint's %s.",
+                        key,
+                        index,
+                        new[key],
+                        old[key],
+                    )
         return changed
 
 

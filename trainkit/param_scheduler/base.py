@@ -1,4 +1,6 @@
-"""ParamScheduler: puts a schedule on one value of every parameter group, between a begin and an end."""
+"""ParamScheduler: puts a schedule on one value of every parameter group, between a begin and an
+end.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +28,17 @@ class HasParamGroups(Protocol):
 class ParamScheduler(ABC):
     """A schedule of one value of an optimizer's parameter groups.
 
-    A subclass gives :meth:`transform`: the value at step ``s`` of the schedule's own window, from the value that
-    stood before it. Before ``begin`` the value is left alone; from ``end`` on it stays what it was in the last
-    step of the window. Schedulers of the same value, joined by :func:`chain`, are applied one to the other's
-    result in order, starting from the value that the optimizer was made with: ``v = f_k(t, ... f_1(t, base))``.
-    So the value at a step depends on the step alone, and resuming is setting the step.
+    A subclass gives :meth:`transform`: the value at step ``s`` of the schedule's own window, from
+    the value that stood before it. Before ``begin`` the value is left alone; from ``end`` on it
+    stays what it was in the last step of the window. Schedulers of the same value, joined by
+    :func:`chain`, are applied one to the other's result in order, starting from the value that the
+    optimizer was made with: ``v = f_k(t, ... f_1(t, base))``. So the value at a step depends on the
+    step alone, and resuming is setting the step.
 
     Args:
         optimizer: The optimizer, or its wrapper.
-        param_name: The value, such as ``"lr"`` or ``"weight_decay"``; ``"momentum"`` is ``betas[0]`` where an
-            optimizer has betas.
+        param_name: The value, such as ``"lr"`` or ``"weight_decay"``; ``"momentum"`` is
+            ``betas[0]`` where an optimizer has betas.
         begin: First step of the window.
         end: Step at which the window ends; None: the end of the run, which the Runner fills in.
         by_epoch: Whether steps are epochs or iterations; None: what the train loop counts.
@@ -65,7 +68,6 @@ class ParamScheduler(ABC):
         self._key = self._group_key()
         for group in optimizer.param_groups:
             group.setdefault(f"initial_{param_name}", self._read(group))
-        self.check()
         self.apply()
 
     @property
@@ -83,9 +85,6 @@ class ParamScheduler(ABC):
             s: Steps since ``begin``.
         """
 
-    def check(self) -> None:
-        """Raise a ConfigError if the arguments do not fit each other; called once they all are set."""
-
     def step(self) -> None:
         """Go to the next step and write its value into the groups."""
         self.last_step += 1
@@ -98,7 +97,9 @@ class ParamScheduler(ABC):
             self._write(group, self.last.value(base))
 
     def value(self, base: float) -> float:
-        """Return the value at the current step, from the value ``base`` that the optimizer was made with."""
+        """Return the value at the current step, from the value ``base`` that the optimizer was made
+        with.
+        """
         value = base if self.before is None else self.before.value(base)
         if self.last_step < self.begin:
             return value
@@ -122,8 +123,13 @@ class ParamScheduler(ABC):
         if self.param_name == "momentum" and "momentum" not in group and "betas" in group:
             return "betas"
         if self.param_name not in group:
-            have = ", ".join(key for key in group if key != "params" and not key.startswith("initial_"))
-            raise ConfigError(f"{type(self).__name__} has param_name={self.param_name!r}; the optimizer has {have}.")
+            have = ", ".join(
+                key for key in group if key != "params" and not key.startswith("initial_")
+            )
+            raise ConfigError(
+                f"{type(self).__name__} has param_name={self.param_name!r}; the optimizer has "
+                f"{have}."
+            )
         return self.param_name
 
     def _read(self, group: Mapping[str, Any]) -> float:

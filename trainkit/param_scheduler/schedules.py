@@ -1,4 +1,6 @@
-"""The schedules. ``s`` counts steps since ``begin``, ``L = end - begin``, ``v`` is the value before the schedule."""
+"""The schedules. ``s`` counts steps since ``begin``, ``L = end - begin``, ``v`` is the value before
+the schedule.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ class LinearLR(ParamScheduler):
     """
 
     def __init__(
-        self, optimizer: HasParamGroups, start_factor: float = 1 / 3, end_factor: float = 1.0, **options: Any
+        self,
+        optimizer: HasParamGroups,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        **options: Any,
     ) -> None:
         for name, factor in (("start_factor", start_factor), ("end_factor", end_factor)):
             if not 0.0 <= factor <= 1.0:
@@ -34,7 +40,9 @@ class LinearLR(ParamScheduler):
         """Return the value at step ``s``."""
         if s == self.length - 1 and s > 0:
             return value * self.end_factor
-        return value * (self.start_factor + (self.end_factor - self.start_factor) * s / max(self.length - 1, 1))
+        return value * (
+            self.start_factor + (self.end_factor - self.start_factor) * s / max(self.length - 1, 1)
+        )
 
 
 class MultiStepLR(ParamScheduler):
@@ -49,24 +57,32 @@ class MultiStepLR(ParamScheduler):
 
     step_arguments: ClassVar[tuple[str, ...]] = ("begin", "end", "milestones")
 
-    def __init__(self, optimizer: HasParamGroups, milestones: Sequence[int], gamma: float = 0.1, **options: Any) -> None:
+    def __init__(
+        self,
+        optimizer: HasParamGroups,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+        **options: Any,
+    ) -> None:
         self.milestones, self.gamma = Counter(int(milestone) for milestone in milestones), gamma
         super().__init__(optimizer, **options)
 
     def transform(self, value: float, base: float, s: int) -> float:
         """Return the value at step ``s``."""
         passed = sum(count for milestone, count in self.milestones.items() if milestone <= s)
-        return value * self.gamma**passed
+        return value * float(self.gamma**passed)
 
 
 class CosineAnnealingLR(ParamScheduler):
-    """``m + (v - m) * (1 + cos(pi * s / T_max)) / 2``: down to ``m`` in ``T_max`` steps, and up again after them.
+    """``m + (v - m) * (1 + cos(pi * s / T_max)) / 2``: down to ``m`` in ``T_max`` steps, and up
+    again after them.
 
     Args:
         optimizer: See :class:`ParamScheduler`.
         T_max: Steps of half a cosine; None: ``L``.
         eta_min: ``m``.
-        eta_min_ratio: ``m`` as a share of the value that the optimizer was made with, instead of ``eta_min``.
+        eta_min_ratio: ``m`` as a share of the value that the optimizer was made with, instead of
+            ``eta_min``.
         options: ``param_name, begin, end, by_epoch`` of :class:`ParamScheduler`.
 
     Source: Loshchilov and Hutter, SGDR, arXiv:1608.03983, equation 5.
@@ -77,15 +93,19 @@ class CosineAnnealingLR(ParamScheduler):
     def __init__(
         self,
         optimizer: HasParamGroups,
-        T_max: int | None = None,  # noqa: N803 - the name in torch and MMEngine
+        T_max: int | None = None,
         eta_min: float | None = None,
         eta_min_ratio: float | None = None,
         **options: Any,
     ) -> None:
         if eta_min is not None and eta_min_ratio is not None:
-            raise ConfigError("CosineAnnealingLR has both eta_min and eta_min_ratio; give one of them.")
+            raise ConfigError(
+                "CosineAnnealingLR has both eta_min and eta_min_ratio; give one of them."
+            )
         if T_max is not None and T_max < 1:
-            raise ConfigError(f"CosineAnnealingLR has T_max={T_max}; expected a number of steps of at least 1.")
+            raise ConfigError(
+                f"CosineAnnealingLR has T_max={T_max}; expected a number of steps of at least 1."
+            )
         self.T_max, self.eta_min, self.eta_min_ratio = T_max, eta_min or 0.0, eta_min_ratio
         super().__init__(optimizer, **options)
 
@@ -105,21 +125,24 @@ class PolyLR(ParamScheduler):
         options: ``param_name, begin, end, by_epoch`` of :class:`ParamScheduler`.
     """
 
-    def __init__(self, optimizer: HasParamGroups, power: float = 1.0, eta_min: float = 0.0, **options: Any) -> None:
+    def __init__(
+        self, optimizer: HasParamGroups, power: float = 1.0, eta_min: float = 0.0, **options: Any
+    ) -> None:
         self.power, self.eta_min = power, eta_min
         super().__init__(optimizer, **options)
 
     def transform(self, value: float, base: float, s: int) -> float:
         """Return the value at step ``s``."""
         share = 1 - s / max(self.length - 1, 1)
-        return self.eta_min + (value - self.eta_min) * share**self.power
+        return self.eta_min + (value - self.eta_min) * float(share**self.power)
 
 
 class OneCycleLR(ParamScheduler):
-    """From ``eta_max / div_factor`` up to ``eta_max``, then down to a tiny value; whatever the value was before.
+    """From ``eta_max / div_factor`` up to ``eta_max``, then down to a tiny value; whatever the
+    value was before.
 
-    Each phase goes from ``a`` to ``b`` over its share ``p`` of steps: ``b + (a - b) * (1 + cos(pi * p)) / 2``, or
-    on a line.
+    Each phase goes from ``a`` to ``b`` over its share ``p`` of steps: ``b + (a - b) * (1 + cos(pi *
+    p)) / 2``, or on a line.
 
     Args:
         optimizer: See :class:`ParamScheduler`.
@@ -132,7 +155,8 @@ class OneCycleLR(ParamScheduler):
         three_phase: Go down to the first value as fast as up, and only then to the last.
         options: ``begin, end, by_epoch`` of :class:`ParamScheduler`; only ``lr`` can be scheduled.
 
-    Source: Smith and Topin, Super-Convergence, arXiv:1708.07120; phases as in ``torch.optim.lr_scheduler.OneCycleLR``.
+    Source: Smith and Topin, Super-Convergence, arXiv:1708.07120; phases as in
+        ``torch.optim.lr_scheduler.OneCycleLR``.
     """
 
     step_arguments: ClassVar[tuple[str, ...]] = ("begin", "end", "total_steps")
@@ -150,28 +174,31 @@ class OneCycleLR(ParamScheduler):
         **options: Any,
     ) -> None:
         if options.get("param_name", "lr") != "lr":
-            raise ConfigError(f"OneCycleLR has param_name={options['param_name']!r}; it schedules 'lr' only.")
+            raise ConfigError(
+                f"OneCycleLR has param_name={options['param_name']!r}; it schedules 'lr' only."
+            )
         if not 0.0 <= pct_start <= 1.0:
             raise ConfigError(f"OneCycleLR has pct_start={pct_start}; expected a share in [0, 1].")
         if anneal_strategy not in ("cos", "linear"):
-            raise ConfigError(f"OneCycleLR has anneal_strategy={anneal_strategy!r}; expected 'cos' or 'linear'.")
+            raise ConfigError(
+                f"OneCycleLR has anneal_strategy={anneal_strategy!r}; expected 'cos' or 'linear'."
+            )
+        if total_steps is not None and total_steps < 1:
+            raise ConfigError(f"OneCycleLR has total_steps={total_steps}; expected at least 1.")
         self.eta_max, self.total_steps, self.pct_start = eta_max, total_steps, pct_start
         self.anneal_strategy, self.three_phase = anneal_strategy, three_phase
         self.first = eta_max / div_factor
         self.final = self.first / final_div_factor
         super().__init__(optimizer, **options)
 
-    def check(self) -> None:
-        """Raise a ConfigError for a cycle without length."""
-        if self.total_steps is not None and self.total_steps < 1:
-            raise ConfigError(f"OneCycleLR has total_steps={self.total_steps}; expected at least 1.")
-
     def transform(self, value: float, base: float, s: int) -> float:
         """Return the value at step ``s``."""
         start = 0.0
         for end, low, high in self._phases():
             if s <= end or end == self._phases()[-1][0]:
-                return self._anneal(low, high, 1.0 if end <= start else min((s - start) / (end - start), 1.0))
+                return self._anneal(
+                    low, high, 1.0 if end <= start else min((s - start) / (end - start), 1.0)
+                )
             start = end
         raise AssertionError("the last phase ends the loop")
 

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from torch import nn
-
 from trainkit.config import build, to_plain
 from trainkit.dist import get_rank, get_world_size, is_distributed
 from trainkit.env import setup_env
@@ -20,7 +18,7 @@ from trainkit.model import checkpoint_activations, revert_sync_batchnorm, unwrap
 from trainkit.optim_wrapper import OptimWrapper
 from trainkit.param_scheduler import ParamScheduler
 from trainkit.run_dir import RunRecord, timestamp
-from trainkit.runner import from_config, parts
+from trainkit.runner import data, from_config, optim, parts
 from trainkit.seed import set_random_seed
 
 if TYPE_CHECKING:
@@ -91,7 +89,9 @@ class Assembly:
         self.cfg, self.load_from, self.resume_wanted = cfg, load_from, resume
         self.timestamp = timestamp()
         self.experiment_name = experiment_name or self.work_dir.name
-        self.device = parts.as_device(build(env_cfg or {}, self._path("env_cfg"), default=setup_env))
+        self.device = parts.as_device(
+            build(env_cfg or {}, self._path("env_cfg"), default=setup_env)
+        )
         self.seed = set_random_seed(**{"seed": None, **to_plain(randomness or {})})
         self.log = RunLog(log_level)
         self.logger = self.log.logger
@@ -102,7 +102,9 @@ class Assembly:
         self.hooks: HookList = parts.build_hooks(
             default_hooks, custom_hooks, (self._path("default_hooks"), self._path("custom_hooks"))
         )
-        self.model = self._prepare_model(model, data_preprocessor, model_wrapper_cfg, activation_checkpointing)
+        self.model = self._prepare_model(
+            model, data_preprocessor, model_wrapper_cfg, activation_checkpointing
+        )
         parts.compile_model(unwrap(self.model), compile, self._path("compile"))
         self.model_name = type(unwrap(self.model)).__name__
         self.is_training = False  # while train() runs
@@ -117,16 +119,25 @@ class Assembly:
             built = revert_sync_batchnorm(built)
         if checkpointed:
             checkpoint_activations(built, checkpointed)
-        return built if wrapper is None else build(wrapper, self._path("model_wrapper_cfg"), module=built)
+        return (
+            built
+            if wrapper is None
+            else build(wrapper, self._path("model_wrapper_cfg"), module=built)
+        )
 
     @cached_property
     def train_loop(self) -> Any:
         """The train loop, with its data loader."""
         self._need("train")
-        loader = parts.build_dataloader(
-            self._given["train_dataloader"], self._path("train_dataloader"), seed=self.seed, training=True
+        loader = data.build_dataloader(
+            self._given["train_dataloader"],
+            self._path("train_dataloader"),
+            seed=self.seed,
+            training=True,
         )
-        return parts.build_train_loop(self._given["train_cfg"], self._path("train_cfg"), self._runner, loader)
+        return parts.build_train_loop(
+            self._given["train_cfg"], self._path("train_cfg"), self._runner, loader
+        )
 
     @cached_property
     def val_loop(self) -> Any:
@@ -142,27 +153,41 @@ class Assembly:
     def optim_wrapper(self) -> OptimWrapper:
         """The optimizer and how it is used."""
         self._need("train")
-        wrapper = parts.build_optim_wrapper(
+        wrapper = optim.build_optim_wrapper(
             self._given["optim_wrapper"], self._path("optim_wrapper"), unwrap(self.model)
         )
-        parts.scale_lr(self._given["auto_scale_lr"], self._path("auto_scale_lr"), wrapper, self.train_dataloader)
+        optim.scale_lr(
+            self._given["auto_scale_lr"],
+            self._path("auto_scale_lr"),
+            wrapper,
+            self.train_dataloader,
+        )
         return wrapper
 
     @cached_property
     def param_schedulers(self) -> list[ParamScheduler]:
         """The parameter schedulers, in order."""
-        return parts.build_param_schedulers(
-            self._given["param_scheduler"], self._path("param_scheduler"), self.optim_wrapper, self.train_loop
+        return optim.build_param_schedulers(
+            self._given["param_scheduler"],
+            self._path("param_scheduler"),
+            self.optim_wrapper,
+            self.train_loop,
         )
 
     def _evaluate_loop(self, mode: str, build_loop: Any) -> Any:
         self._need(mode)
-        loader_name, cfg_name, evaluator_name = f"{mode}_dataloader", f"{mode}_cfg", f"{mode}_evaluator"
-        loader = parts.build_dataloader(
+        loader_name, cfg_name, evaluator_name = (
+            f"{mode}_dataloader",
+            f"{mode}_cfg",
+            f"{mode}_evaluator",
+        )
+        loader = data.build_dataloader(
             self._given[loader_name], self._path(loader_name), seed=self.seed, training=False
         )
         evaluator = parts.build_evaluator(self._given[evaluator_name], self._path(evaluator_name))
-        return build_loop(self._given[cfg_name], self._path(cfg_name), self._runner, loader, evaluator)
+        return build_loop(
+            self._given[cfg_name], self._path(cfg_name), self._runner, loader, evaluator
+        )
 
     @property
     def _runner(self) -> Runner:
@@ -189,7 +214,9 @@ class Assembly:
 
     @property
     def epoch(self) -> int:
-        """Epochs done; 0 for a runner that does not train, whose training parts are not built for it."""
+        """Epochs done; 0 for a runner that does not train, whose training parts are not built for
+        it.
+        """
         return self.train_loop.epoch if "train_loop" in self.__dict__ else 0
 
     @property
@@ -209,7 +236,9 @@ class Assembly:
 
     @property
     def by_epoch(self) -> bool:
-        """Whether the train loop counts epochs; every hook and scheduler that is not told otherwise does the same."""
+        """Whether the train loop counts epochs; every hook and scheduler that is not told otherwise
+        does the same.
+        """
         return getattr(self.train_loop, "by_epoch", True) if "train_loop" in self.__dict__ else True
 
     @property
@@ -258,21 +287,32 @@ class Assembly:
                     f"Give all of {', '.join(map(self._path, names))}, or none of them."
                 )
         if self._given["param_scheduler"] is not None and self._given["optim_wrapper"] is None:
-            raise ConfigError(f"{self._path('param_scheduler')} given, but no {self._path('optim_wrapper')} to schedule.")
+            raise ConfigError(
+                f"{self._path('param_scheduler')} given, but no {self._path('optim_wrapper')} to "
+                "schedule."
+            )
         if launcher != "none":
-            raise ConfigError(f"launcher is {launcher!r}; this version runs in one process: expected 'none'.")
+            raise ConfigError(
+                f"launcher is {launcher!r}; this version runs in one process: expected 'none'."
+            )
         if sync_bn not in (None, "torch"):
-            raise ConfigError(f"sync_bn is {sync_bn!r}; expected 'torch' or None. {did_you_mean(str(sync_bn), ['torch'])}")
+            raise ConfigError(
+                f"sync_bn is {sync_bn!r}; expected 'torch' or None. "
+                f"{did_you_mean(str(sync_bn), ['torch'])}"
+            )
 
     def _need(self, purpose: str) -> None:
         names = next(names for names in _TRIPLES if names[0].startswith(purpose))
         if self._given[names[0]] is None:
-            raise ConfigError(f"This runner cannot {purpose}: it got no {', '.join(map(self._path, names))}.")
+            raise ConfigError(
+                f"This runner cannot {purpose}: it got no {', '.join(map(self._path, names))}."
+            )
 
     def _need_step(self, *names: str) -> None:
         for name in names:
             if not callable(getattr(self.model, name, None)):
                 raise ConfigError(
-                    f"{self.model_name} has no {name}(), which the loop calls. Derive it from trainkit.model.BaseModel, "
+                    f"{self.model_name} has no {name}(), which the loop calls. Derive it from "
+                    "trainkit.model.BaseModel, "
                     "or write that method."
                 )

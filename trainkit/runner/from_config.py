@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +28,18 @@ _DIRECT = {
     "load_from": "load_from",
     "experiment_name": "experiment_name",
 }
-_OWN = ("dataloader", "evaluator", "hooks", "seed", "randomness", "resume", "tags", "fast_dev_run", "experiment", "debug")
+_OWN = (
+    "dataloader",
+    "evaluator",
+    "hooks",
+    "seed",
+    "randomness",
+    "resume",
+    "tags",
+    "fast_dev_run",
+    "experiment",
+    "debug",
+)
 _SPLITS = ("train", "val", "test")
 PATHS = {
     "train_dataloader": "dataloader.train",
@@ -41,30 +51,28 @@ PATHS = {
     "default_hooks": "hooks",
     "custom_hooks": "hooks",
 }
-_SECRET_KEY = re.compile(r"token|secret|passw|api_?key|credential|private|auth|cookie|dsn|access_?key", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|hf_\w{20,}|sk-[\w-]{20,}|-----BEGIN|(?<=://)[^/@\s]+@")
+_SECRET_KEY = re.compile(
+    r"token|secret|passw|api_?key|credential|private|auth|cookie|dsn|access_?key", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(
+    r"AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|hf_\w{20,}|sk-[\w-]{20,}|-----BEGIN|(?<=://)[^/@\s]+@"
+)
 
 
 def arguments(cfg: Any, **given: Any) -> dict[str, Any]:
-    """Return the Runner's arguments for a config with the keys of ``conf/config.yaml``; what is ``given`` wins over it.
+    """Return the Runner's arguments for a config with the keys of ``conf/config.yaml``; what is
+    ``given`` wins over it.
 
     Raises:
         ConfigError: An unknown key, or a value that cannot be resolved.
     """
-    if not is_config(cfg):
-        raise ConfigError(f"from_cfg got a {type(cfg).__name__}; expected a config, as compose() returns.")
-    plain = to_plain(cfg, "config")
-    known = {*_DIRECT, *_OWN}
-    unknown = [key for key in plain if key not in known]
-    if unknown:
-        hints = " ".join(f"{key!r}: {did_you_mean(key, known)}" for key in unknown)
-        raise ConfigError(f"The config has keys that nothing reads. {hints}")
-    if plain.get("fast_dev_run"):
-        _shorten(plain, plain["fast_dev_run"])
-    loaders, evaluator = plain.get("dataloader") or {}, plain.get("evaluator")
+    plain = _checked(cfg)
     found = {argument: plain[key] for key, argument in _DIRECT.items() if key in plain}
+    loaders, evaluator = plain.get("dataloader") or {}, plain.get("evaluator")
     for split in _SPLITS:
-        active = plain.get(f"{split}_cfg") is not None
+        active = (
+            plain.get(f"{split}_cfg") is not None
+        )  # null switches a split off, whatever its loader
         found[f"{split}_dataloader"] = loaders.get(split) if active else None
         if split != "train":
             found[f"{split}_evaluator"] = _evaluator(evaluator, split) if active else None
@@ -80,23 +88,49 @@ def arguments(cfg: Any, **given: Any) -> dict[str, Any]:
     return found
 
 
+def _checked(cfg: Any) -> dict[str, Any]:
+    """Return the config in plain containers, its keys known and ``fast_dev_run`` applied."""
+    if not is_config(cfg):
+        kind = type(cfg).__name__
+        raise ConfigError(f"from_cfg got a {kind}; expected a config, as compose() returns.")
+    plain: dict[str, Any] = to_plain(cfg, "config")
+    known = {*_DIRECT, *_OWN}
+    unknown = [key for key in plain if key not in known]
+    if unknown:
+        hints = " ".join(f"{key!r}: {did_you_mean(key, known)}" for key in unknown)
+        raise ConfigError(f"The config has keys that nothing reads. {hints}")
+    if plain.get("fast_dev_run"):
+        _shorten(plain, plain["fast_dev_run"])
+    return plain
+
+
 def _evaluator(evaluator: Any, split: str) -> Any:
     """Return the evaluator of a split: its own, where the node has one, else the one for both."""
     return evaluator.get(split) if _is_split(evaluator) else evaluator
 
 
 def _evaluator_paths(evaluator: Any) -> dict[str, str]:
-    return {f"{s}_evaluator": f"evaluator.{s}" for s in ("val", "test")} if _is_split(evaluator) else {}
+    return (
+        {f"{s}_evaluator": f"evaluator.{s}" for s in ("val", "test")}
+        if _is_split(evaluator)
+        else {}
+    )
 
 
 def _is_split(evaluator: Any) -> bool:
-    return isinstance(evaluator, Mapping) and "_target_" not in evaluator and bool({"val", "test"} & evaluator.keys())
+    return (
+        isinstance(evaluator, Mapping)
+        and "_target_" not in evaluator
+        and bool({"val", "test"} & evaluator.keys())
+    )
 
 
 def _shorten(plain: dict[str, Any], batches: Any) -> None:
     """Cut a config to ``batches`` batches of each split, and one epoch or as many iterations."""
     if type(batches) is not int or batches < 1:
-        raise ConfigError(f"fast_dev_run is {batches!r}; expected a number of batches, or 0 to train in full.")
+        raise ConfigError(
+            f"fast_dev_run is {batches!r}; expected a number of batches, or 0 to train in full."
+        )
     train_cfg = plain.get("train_cfg") or {}
     if "max_epochs" in train_cfg:
         train_cfg.update(max_epochs=1, val_begin=1, val_interval=1)
@@ -108,7 +142,9 @@ def _shorten(plain: dict[str, Any], batches: Any) -> None:
 
 
 def as_yaml(cfg: Any) -> str:
-    """Return a config as YAML, interpolations as they were written and secrets replaced; empty for None."""
+    """Return a config as YAML, interpolations as they were written and secrets replaced; empty for
+    None.
+    """
     if cfg is None:
         return ""
     from omegaconf import OmegaConf  # a runner made from objects never loads it
@@ -118,7 +154,9 @@ def as_yaml(cfg: Any) -> str:
 
 
 def redact(node: Any, key: str = "") -> Any:
-    """Return a config without secrets: values under names such as ``api_key``, and text that looks like a token."""
+    """Return a config without secrets: values under names such as ``api_key``, and text that looks
+    like a token.
+    """
     if isinstance(node, Mapping):
         return {name: redact(value, str(name)) for name, value in node.items()}
     if isinstance(node, list | tuple):

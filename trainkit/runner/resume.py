@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainkit.checkpoint import check_plain, find_latest, locate_checkpoint, read_checkpoint, write_checkpoint
+from trainkit.checkpoint import (
+    check_plain,
+    find_latest,
+    locate_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from trainkit.dist import all_gather_object, barrier, get_rank, is_main_process
 from trainkit.errors import CheckpointError
 from trainkit.model import unwrap
@@ -18,7 +24,8 @@ from trainkit.seed import get_rng_state
 if TYPE_CHECKING:
     from trainkit.runner.runner import Runner
 
-# Prefixes that wrappers of an earlier run put before every name: DistributedDataParallel's and torch.compile's.
+# Prefixes that wrappers of an earlier run put before every name: DistributedDataParallel's and
+# torch.compile's.
 WRAPPER_PREFIXES = ((r"^module\.", ""), (r"^_orig_mod\.", ""))
 
 
@@ -30,10 +37,17 @@ def save(
     save_param_scheduler: bool = True,
     meta: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a checkpoint of everything; a call of all ranks. Point ``last_checkpoint`` beside it at it."""
+    """Write a checkpoint of everything; a call of all ranks. Point ``last_checkpoint`` beside it at
+    it.
+    """
     progress = runner.train_loop.state_dict()
     checkpoint: dict[str, Any] = {
-        "meta": {**_meta(runner), "epoch": progress["epoch"], "iter": progress["iter"], **(meta or {})},
+        "meta": {
+            **_meta(runner),
+            "epoch": progress["epoch"],
+            "iter": progress["iter"],
+            **(meta or {}),
+        },
         "state_dict": unwrap(runner.model).state_dict(),
         "train_loop": progress,
         "message_hub": runner.message_hub.state_dict(),
@@ -42,13 +56,22 @@ def save(
     if save_optimizer:
         checkpoint["optimizer"] = runner.optim_wrapper.state_dict()
     if save_param_scheduler:
-        checkpoint["param_schedulers"] = [_scheduler_state(scheduler) for scheduler in runner.param_schedulers]
+        checkpoint["param_schedulers"] = [
+            _scheduler_state(scheduler) for scheduler in runner.param_schedulers
+        ]
     runner.hooks.before_save_checkpoint(runner, checkpoint)
     ranks = all_gather_object({"rng": get_rng_state()})
     if is_main_process():
         model = checkpoint.pop("state_dict")
-        files = {"model.pt": model, "state.pt": checkpoint, **{f"rank_{k}.pt": state for k, state in enumerate(ranks)}}
-        facts = {key: checkpoint["meta"][key] for key in ("epoch", "iter", "trainkit_version", "torch_version")}
+        files = {
+            "model.pt": model,
+            "state.pt": checkpoint,
+            **{f"rank_{k}.pt": state for k, state in enumerate(ranks)},
+        }
+        facts = {
+            key: checkpoint["meta"][key]
+            for key in ("epoch", "iter", "trainkit_version", "torch_version")
+        }
         write_checkpoint(directory, files, facts)
         if not directory.name.startswith("best_"):
             (directory.parent / "last_checkpoint").write_text(f"{directory.name}\n")
@@ -76,11 +99,16 @@ def _meta(runner: Runner) -> dict[str, Any]:
 
 
 def _scheduler_state(scheduler: Any) -> dict[str, Any]:
-    return {"class": type(scheduler).__name__, "by_epoch": scheduler.by_epoch, "state": scheduler.state_dict()}
+    return {
+        "class": type(scheduler).__name__,
+        "by_epoch": scheduler.by_epoch,
+        "state": scheduler.state_dict(),
+    }
 
 
 def find(runner: Runner, purpose: str) -> Path | None:
-    """Return the checkpoint that ``load_from`` and ``resume`` mean; for an evaluation, else the run's newest.
+    """Return the checkpoint that ``load_from`` and ``resume`` mean; for an evaluation, else the
+    run's newest.
 
     ============  =========  =======================================
     resume        load_from  meaning
@@ -92,7 +120,8 @@ def find(runner: Runner, purpose: str) -> Path | None:
     ============  =========  =======================================
 
     Raises:
-        CheckpointError: ``load_from`` names none; none in ``work_dir`` is good; an evaluation has no weights.
+        CheckpointError: ``load_from`` names none; none in ``work_dir`` is good; an evaluation has
+            no weights.
     """
     if runner.load_from is not None:
         return locate_checkpoint(runner.load_from)
@@ -103,7 +132,8 @@ def find(runner: Runner, purpose: str) -> Path | None:
         runner.logger.warning("%s It was set aside, and the checkpoint before it is used.", problem)
     if path is None and purpose != "train":
         raise CheckpointError(
-            f"There is no checkpoint in {runner.checkpoint_dir} to {purpose}. Give load_from=..., or train first; "
+            f"There is no checkpoint in {runner.checkpoint_dir} to {purpose}. Give load_from=..., "
+            "or train first; "
             f"to {purpose} the weights that the model has now, call runner.{purpose}(load=False)."
         )
     return path
@@ -124,7 +154,9 @@ def load_weights(
     """
     checkpoint = read_checkpoint(path, map_location, get_rank())
     runner.hooks.after_load_checkpoint(runner, checkpoint)
-    weights = {_renamed(name, revise_keys): value for name, value in checkpoint["state_dict"].items()}
+    weights = {
+        _renamed(name, revise_keys): value for name, value in checkpoint["state_dict"].items()
+    }
     model = unwrap(runner.model)
     problems, fitting = _compare(model.state_dict(), weights)
     if problems and (strict or not fitting):
@@ -147,7 +179,11 @@ def _compare(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> tuple[list[st
     missing = [k for k in own if k not in loaded and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in loaded if k not in own]
     shapes = [f"{k} {_shape(loaded[k])} for {_shape(own[k])}" for k in sorted(wrong_shape)]
-    kinds = (("missing in it", missing), ("not in the model", unexpected), ("of another shape", shapes))
+    kinds = (
+        ("missing in it", missing),
+        ("not in the model", unexpected),
+        ("of another shape", shapes),
+    )
     fitting = {k: v for k, v in loaded.items() if k in own and k not in wrong_shape}
     return [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names], fitting
 
@@ -157,30 +193,44 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 
 def _some(names: Sequence[str], limit: int = 10) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return ", ".join(names[:limit]) + (
+        f" and {len(names) - limit} more" if len(names) > limit else ""
+    )
 
 
 def resume(runner: Runner, path: Path) -> None:
-    """Take the whole state from a checkpoint: weights, optimizer, counters, schedulers, hooks, random numbers.
+    """Take the whole state from a checkpoint: weights, optimizer, counters, schedulers, hooks,
+    random numbers.
 
-    The config wins where it was changed since: learning rates, milestones, ``max_epochs`` and the like.
+    The config wins where it was changed since: learning rates, milestones, ``max_epochs`` and the
+    like.
 
     Raises:
-        CheckpointError: The weights or the optimizer's state do not fit, or it is no whole checkpoint.
+        CheckpointError: The weights or the optimizer's state do not fit, or it is no whole
+            checkpoint.
     """
     checkpoint = load_weights(runner, path, strict=True)
     if "train_loop" not in checkpoint or "optimizer" not in checkpoint:
-        raise CheckpointError(f"{path} holds weights only, so training cannot go on from it. Use load_from without resume.")
+        raise CheckpointError(
+            f"{path} holds weights only, so training cannot go on from it. Use load_from without "
+            "resume."
+        )
     loop = runner.train_loop
     loop.load_state_dict(checkpoint["train_loop"])
     if checkpoint["meta"].get("seed") != runner.seed:
         seed = checkpoint["meta"].get("seed")
-        runner.logger.warning("The run began with seed %s; it goes on with its own random state, not seed %s.", seed, runner.seed)
+        runner.logger.warning(
+            "The run began with seed %s; it goes on with its own random state, not seed %s.",
+            seed,
+            runner.seed,
+        )
     runner.message_hub.load_state_dict(checkpoint["message_hub"])
     try:
         runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
     except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: the optimizer's state does not fit: {error}. Use load_from without resume.") from None
+        raise CheckpointError(
+            f"{path}: the optimizer's state does not fit: {error}. Use load_from without resume."
+        ) from None
     _resume_schedulers(runner, checkpoint.get("param_schedulers", []))
     runner.hooks.load_state_dict(checkpoint["hooks"])
     runner.resumed_rng = checkpoint.get("rank", {}).get("rng")
@@ -188,9 +238,14 @@ def resume(runner: Runner, path: Path) -> None:
 
 
 def _resume_schedulers(runner: Runner, states: Sequence[Mapping[str, Any]]) -> None:
-    """Set each scheduler's step: a saved one where it is the same scheduler, else what the loop has counted."""
+    """Set each scheduler's step: a saved one where it is the same scheduler, else what the loop has
+    counted.
+    """
     for index, scheduler in enumerate(runner.param_schedulers):
         counted = runner.train_loop.epoch if scheduler.by_epoch else runner.train_loop.iter
         saved = states[index] if index < len(states) else {}
-        same = saved.get("class") == type(scheduler).__name__ and saved.get("by_epoch") == scheduler.by_epoch
+        same = (
+            saved.get("class") == type(scheduler).__name__
+            and saved.get("by_epoch") == scheduler.by_epoch
+        )
         scheduler.load_state_dict(saved["state"] if same else {"last_step": counted})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainkit.checkpoint import list_checkpoints
+from trainkit.checkpoint import list_checkpoints, locate_checkpoint
 from trainkit.dist import is_main_process
 from trainkit.env import collect_env
 from trainkit.errors import ConfigError
@@ -28,19 +28,22 @@ from trainkit.seed import set_rng_state
 class Runner(Assembly):
     """Train, validate and test a model, by MMEngine's lifecycle.
 
-    Every part is an object or a config of one (a mapping, with ``_target_`` where no default fits). The three
-    arguments of training, of validation and of testing are given together or not at all.
+    Every part is an object or a config of one (a mapping, with ``_target_`` where no default fits).
+    The three arguments of training, of validation and of testing are given together or not at all.
 
     Args:
-        model: A module with ``train_step`` (and ``val_step``, ``test_step``), such as a :class:`BaseModel`.
+        model: A module with ``train_step`` (and ``val_step``, ``test_step``), such as a
+            :class:`BaseModel`.
         work_dir: The run's directory; it is made when the run starts.
         train_dataloader: Training data; a config is a ``torch.utils.data.DataLoader``.
         val_dataloader: Validation data.
         test_dataloader: Test data.
-        train_cfg: The train loop: ``{"by_epoch": True, "max_epochs": 3}`` or ``{"_target_": ..., ...}``.
+        train_cfg: The train loop: ``{"by_epoch": True, "max_epochs": 3}`` or ``{"_target_": ...,
+            ...}``.
         val_cfg: The val loop; ``{}`` is a plain one.
         test_cfg: The test loop; ``{}`` is a plain one.
-        auto_scale_lr: ``{"enable": True, "base_batch_size": N}``: scale the learning rate with the batch size.
+        auto_scale_lr: ``{"enable": True, "base_batch_size": N}``: scale the learning rate with the
+            batch size.
         optim_wrapper: The optimizer and how it is used: ``{"optimizer": ...}``.
         param_scheduler: One scheduler, or a list or dict of them.
         val_evaluator: Metrics of the validation.
@@ -48,8 +51,10 @@ class Runner(Assembly):
         default_hooks: Changes to the default hooks by name; None removes one.
         custom_hooks: Further hooks, a list or a dict by name.
         data_preprocessor: Goes into a model config that has none.
-        load_from: Weights to start from, or with ``resume`` the checkpoint to go on from: a run, a checkpoint, a file.
-        resume: Go on from ``load_from``, or from the newest checkpoint in ``work_dir``; none there: start anew.
+        load_from: Weights to start from, or with ``resume`` the checkpoint to go on from: a run, a
+            checkpoint, a file.
+        resume: Go on from ``load_from``, or from the newest checkpoint in ``work_dir``; none there:
+            start anew.
         launcher: ``"none"``: one process.
         env_cfg: Arguments of :func:`trainkit.env.setup_env`.
         log_processor: How log lines are made.
@@ -61,8 +66,10 @@ class Runner(Assembly):
         compile: True, or arguments of ``torch.compile``, to compile the model in place.
         sync_bn: ``"torch"``: batch norm over all ranks; of no effect in one process.
         find_unused_parameters: Of ``DistributedDataParallel``; of no effect in one process.
-        model_wrapper_cfg: A config that is called with the model as ``module``; None: no wrapper in one process.
-        activation_checkpointing: Names of submodules whose activations are computed again in backward.
+        model_wrapper_cfg: A config that is called with the model as ``module``; None: no wrapper in
+            one process.
+        activation_checkpointing: Names of submodules whose activations are computed again in
+            backward.
     """
 
     @classmethod
@@ -80,13 +87,16 @@ class Runner(Assembly):
             self.load_or_resume()
             self.visualizer.open(self.work_dir, resume_step=loop.iter if loop.iter else None)
             self.visualizer.add_config(self.config_text)
-            self.optim_wrapper.initialize_count_status(unwrap(self.model), loop.iter, loop.max_iters)
+            self.optim_wrapper.initialize_count_status(
+                unwrap(self.model), loop.iter, loop.max_iters
+            )
             if self.resumed_rng is not None:
                 set_rng_state(self.resumed_rng)
             loop.run()
             self._has_trained = True
             self.hooks.after_run(self)
-        return self.model
+        model: nn.Module = self.model
+        return model
 
     def build_training(self) -> None:
         """Build whatever training needs, in MMEngine's order; nothing is written yet."""
@@ -98,7 +108,8 @@ class Runner(Assembly):
     def val(self, load: bool = True) -> dict[str, Any]:
         """Validate; return the metrics.
 
-        A runner that has not trained validates ``load_from``, or the newest good checkpoint in ``work_dir``.
+        A runner that has not trained validates ``load_from``, or the newest good checkpoint in
+        ``work_dir``.
 
         Args:
             load: False: validate the weights that the model has now.
@@ -114,11 +125,15 @@ class Runner(Assembly):
         self.logger.info("Training will stop: %s.", reason)
         self.train_loop.stop_training = True
 
-    def register_hook(self, hook: Hook, priority: int | str | None = None, name: str | None = None) -> None:
+    def register_hook(
+        self, hook: Hook, priority: int | str | None = None, name: str | None = None
+    ) -> None:
         """Add a hook; it comes after those of the same priority."""
         key = name or type(hook).__name__
         if key in self.hooks.hooks:
-            raise ConfigError(f"There is a hook {key!r} already. Register this one under another name=.")
+            raise ConfigError(
+                f"There is a hook {key!r} already. Register this one under another name=."
+            )
         priorities = {**self.hooks.priorities, **({} if priority is None else {key: priority})}
         self.hooks = HookList({**self.hooks.hooks, key: hook}, priorities)
 
@@ -162,11 +177,14 @@ class Runner(Assembly):
             filename: A run, a checkpoint directory, or a file that ``torch.load`` reads.
             map_location: Device that the tensors are read to.
             strict: Raise if any key does not fit, instead of warning.
-            revise_keys: Pairs ``(regular expression, replacement)`` that rename the checkpoint's keys.
+            revise_keys: Pairs ``(regular expression, replacement)`` that rename the checkpoint's
+                keys.
         """
-        path = state.locate_checkpoint(filename)
+        path = locate_checkpoint(filename)
         self._has_loaded = True
-        return state.load_weights(self, path, map_location=map_location, strict=strict, revise_keys=revise_keys)
+        return state.load_weights(
+            self, path, map_location=map_location, strict=strict, revise_keys=revise_keys
+        )
 
     def load_or_resume(self, purpose: str = "train") -> None:
         """Load what ``load_from`` and ``resume`` ask for, once."""
@@ -181,7 +199,10 @@ class Runner(Assembly):
             state.load_weights(self, path, strict=purpose != "train")
             self.logger.info("Loaded the weights of %s", path)
         elif self.resume_wanted:
-            self.logger.info("resume: no checkpoint in %s; training starts from the beginning.", self.checkpoint_dir)
+            self.logger.info(
+                "resume: no checkpoint in %s; training starts from the beginning.",
+                self.checkpoint_dir,
+            )
         self._has_loaded = True
 
     def record_progress(self, **facts: Any) -> None:
@@ -191,7 +212,8 @@ class Runner(Assembly):
             limits = {"max_epochs": self.max_epochs, "max_iters": self.max_iters}
             self.record.update(epoch=progress["epoch"], iter=progress["iter"], **limits, **facts)
 
-    # ------------------------------------------------------------------ the frame of train, val and test
+    # ------------------------------------------------------------------ the frame of train, val and
+    # test
 
     def _evaluate(self, purpose: str, load: bool) -> dict[str, Any]:
         loop: Any = getattr(self, f"{purpose}_loop")
@@ -206,11 +228,15 @@ class Runner(Assembly):
 
     @contextlib.contextmanager
     def _working(self, purpose: str) -> Iterator[None]:
-        """Work in the run's directory: logged, and for training locked, recorded and closed whatever happens."""
+        """Work in the run's directory: logged, and for training locked, recorded and closed
+        whatever happens.
+        """
         try:
             self.work_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"work_dir {self.work_dir} cannot be made: {error.strerror}. Choose another.") from None
+            raise ConfigError(
+                f"work_dir {self.work_dir} cannot be made: {error.strerror}. Choose another."
+            ) from None
         if purpose != "train":
             with self.log.active(self.work_dir):
                 yield
@@ -239,7 +265,13 @@ class Runner(Assembly):
             self.record.end("preempted", error="KeyboardInterrupt")
             raise
         except BaseException as error:
-            self.logger.error("The run failed: %s: %s", type(error).__name__, error, exc_info=True, extra=FILE_ONLY)
+            self.logger.error(
+                "The run failed: %s: %s",
+                type(error).__name__,
+                error,
+                exc_info=True,
+                extra=FILE_ONLY,
+            )
             self.record.end("failed", error=f"{type(error).__name__}: {error}")
             raise
         self.record.end("finished")
@@ -251,18 +283,32 @@ class Runner(Assembly):
         found = list_checkpoints(self.checkpoint_dir)
         if found:
             raise ConfigError(
-                f"{self.work_dir} holds a run already, with {', '.join(path.name for path in found)}. "
-                "Go on with it by resume=True, or give another work_dir; nothing is ever written over."
+                f"{self.work_dir} holds a run already, with "
+                f"{', '.join(path.name for path in found)}. "
+                "Go on with it by resume=True, or give another work_dir; nothing is ever written "
+                "over."
             )
 
     def _report(self) -> None:
         """Log and keep what the run is made of."""
         trained = sum(p.numel() for p in unwrap(self.model).parameters() if p.requires_grad)
         env = collect_env(self.device)
-        self.logger.info("%s: %s on %s, %s trained parameters", self.experiment_name, self.model_name, self.device, f"{trained:,}")
+        self.logger.info(
+            "%s: %s on %s, %s trained parameters",
+            self.experiment_name,
+            self.model_name,
+            self.device,
+            f"{trained:,}",
+        )
         self.logger.info("In %s", self.work_dir)
         shown = json.dumps({key: value for key, value in env.items() if key != "git"}, indent=1)
-        self.logger.info("Environment: %s\nHooks:\n%s\n%s", shown, self.hooks.table(), self.config_text, extra=FILE_ONLY)
+        self.logger.info(
+            "Environment: %s\nHooks:\n%s\n%s",
+            shown,
+            self.hooks.table(),
+            self.config_text,
+            extra=FILE_ONLY,
+        )
         number = 1
         while (path := self.work_dir / f"env{'' if number == 1 else f'_{number}'}.json").exists():
             number += 1  # a resumed run may stand on another machine

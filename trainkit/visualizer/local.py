@@ -23,10 +23,14 @@ class LocalVisBackend(VisBackend):
         self._file: TextIO | None = None
 
     def open(self, save_dir: Path, resume_step: int | None) -> None:
-        """Open the file, at its end; lines after ``resume_step`` and a torn last line are dropped first."""
+        """Open the file, at its end; lines after ``resume_step`` and a torn last line are dropped
+        first.
+        """
         path = save_dir / self.filename
         if resume_step is not None and path.exists():
-            kept = [line for line in path.read_text().splitlines() if _iteration(line) <= resume_step]
+            kept = [
+                line for line in path.read_text().splitlines() if _iteration(line) <= resume_step
+            ]
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(f"{line}\n" for line in kept))
             temporary.replace(path)

@@ -24,8 +24,12 @@ class TensorboardVisBackend(VisBackend):
         self._writer: SummaryWriter | None = None
 
     def open(self, save_dir: Path, resume_step: int | None) -> None:
-        """Start a new event file; TensorBoard hides the points of earlier ones after ``resume_step``."""
-        from torch.utils.tensorboard import SummaryWriter  # half a second of imports that --help does not pay for
+        """Start a new event file; TensorBoard hides the points of earlier ones after
+        ``resume_step``.
+        """
+        from torch.utils.tensorboard import (
+            SummaryWriter,
+        )  # half a second of imports that --help does not pay for
 
         purge = None if resume_step is None else resume_step + 1
         self._writer = SummaryWriter(str(save_dir / self.subdir), purge_step=purge)

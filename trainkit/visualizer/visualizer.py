@@ -15,15 +15,21 @@ class Visualizer:
     """Hand scalars and the config to every backend.
 
     Args:
-        vis_backends: A list of backends, or a dict of them by name; an entry that is None is left out.
+        vis_backends: A list of backends, or a dict of them by name; an entry that is None is left
+            out.
     """
 
-    def __init__(self, vis_backends: Sequence[VisBackend] | Mapping[str, VisBackend | None] = ()) -> None:
+    def __init__(
+        self, vis_backends: Sequence[VisBackend] | Mapping[str, VisBackend | None] = ()
+    ) -> None:
         listed = vis_backends.values() if isinstance(vis_backends, Mapping) else vis_backends
         self.vis_backends = [backend for backend in listed if backend is not None]
         for backend in self.vis_backends:
             if not isinstance(backend, VisBackend):
-                raise ConfigError(f"A visualizer got a {type(backend).__name__} as backend; expected a VisBackend.")
+                raise ConfigError(
+                    f"A visualizer got a {type(backend).__name__} as backend; expected a "
+                    "VisBackend."
+                )
         self.dataset_meta: dict[str, Any] | None = None
         self._is_open = False
 

@@ -1,0 +1,168 @@
+"""From the arguments ``optim_wrapper`` and ``param_scheduler`` to the parts that update the weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from trainkit.config import Partial, build, is_config, named, to_plain
+from trainkit.config.build import find_target, partial
+from trainkit.dist import get_world_size
+from trainkit.errors import ConfigError
+from trainkit.loops import BaseTrainLoop
+from trainkit.optim_wrapper import OptimWrapper
+from trainkit.param_scheduler import ParamScheduler, chain
+from trainkit.param_scheduler.base import INF
+
+logger = logging.getLogger(__name__)
+
+
+def build_optim_wrapper(node: Any, path: str, model: nn.Module) -> OptimWrapper:
+    """Return the wrapper; its ``optimizer`` may be an object or a config, to which the model's
+    parameters are given.
+    """
+    if not is_config(node):
+        if not isinstance(node, OptimWrapper):
+            raise ConfigError(
+                f"{path} is a {type(node).__name__}; expected an OptimWrapper, or a config of one."
+            )
+        return node
+    node = to_plain(node, path)
+    if "optimizer" not in node:
+        raise ConfigError(
+            f"{path} has no optimizer. It has: {', '.join(node)}. Give it one, as optimizer: "
+            f"{{_target_: …}}."
+        )
+    optimizer = node.pop("optimizer")
+    if is_config(optimizer) or isinstance(optimizer, Partial):
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trained:
+            raise ConfigError(
+                f"{type(model).__name__} has no parameter that requires a gradient; nothing can be "
+                "trained."
+            )
+        make = (
+            optimizer if isinstance(optimizer, Partial) else partial(optimizer, f"{path}.optimizer")
+        )
+        optimizer = make(trained)
+    wrapper = build(node, path, default=OptimWrapper, optimizer=optimizer)
+    if not isinstance(wrapper, OptimWrapper):
+        raise ConfigError(
+            f"{path}._target_ gives a {type(wrapper).__name__}; expected an OptimWrapper."
+        )
+    return wrapper
+
+
+def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any) -> None:
+    """Scale every learning rate by what a step sees, over ``base_batch_size`` (Goyal et al.,
+    arXiv:1706.02677, §2.1).
+
+    A step sees the batch size, times the ranks, times the accumulated passes.
+    """
+    options = to_plain(node, path) or {}
+    if not options.get("enable", False):
+        return
+    base = options.get("base_batch_size")
+    size = getattr(dataloader, "batch_size", None) or getattr(
+        getattr(dataloader, "batch_sampler", None), "batch_size", None
+    )
+    if not isinstance(base, int) or base < 1:
+        raise ConfigError(
+            f"{path}.base_batch_size is {base!r}; expected the batch size that the learning rate "
+            "is for."
+        )
+    if size is None:
+        raise ConfigError(
+            f"{path} is enabled, but the training loader has no batch_size to scale by. Disable it."
+        )
+    seen = size * get_world_size() * optim_wrapper.accumulative_counts
+    for group in optim_wrapper.param_groups:
+        group["lr"] *= seen / base
+    logger.info(
+        "auto_scale_lr: learning rates times %g (%d samples a step, made for %d)",
+        seen / base,
+        seen,
+        base,
+    )
+
+
+def build_param_schedulers(
+    node: Any, path: str, optim_wrapper: OptimWrapper, loop: BaseTrainLoop
+) -> list[ParamScheduler]:
+    """Return the schedulers, joined in order. What they leave open is the loop's: the unit, and the
+    end.
+    """
+    if node is None:
+        return []
+    plain = to_plain(node, path) if is_config(node) or isinstance(node, list | tuple) else node
+    single = not isinstance(plain, Mapping | list) or (
+        isinstance(plain, Mapping) and "_target_" in plain
+    )
+    entries = (
+        [(path, plain)] if single else [(f"{path}.{name}", entry) for name, entry in named(plain)]
+    )
+    schedulers = [_scheduler(entry, where, optim_wrapper, loop) for where, entry in entries]
+    chain(schedulers)
+    return schedulers
+
+
+def _scheduler(
+    node: Any, path: str, optim_wrapper: OptimWrapper, loop: BaseTrainLoop
+) -> ParamScheduler:
+    if not is_config(node):
+        if not isinstance(node, ParamScheduler):
+            raise ConfigError(
+                f"{path} is a {type(node).__name__}; expected a ParamScheduler, or a config with "
+                "_target_."
+            )
+        node.by_epoch = loop.by_epoch if node.by_epoch is None else node.by_epoch
+        if node.end == INF:
+            node.end = max(_horizon(loop, node.by_epoch), node.begin + 1)
+        return node
+    node = dict(node)
+    convert = node.pop("convert_to_iter_based", False)
+    node["by_epoch"] = loop.by_epoch if node.get("by_epoch") is None else node["by_epoch"]
+    target: Any = find_target(node, path)
+    if convert:
+        _convert_to_iterations(node, path, getattr(target, "step_arguments", ()), loop)
+    if node["by_epoch"] and not loop.by_epoch:
+        raise ConfigError(
+            f"{path}.by_epoch is true, but the train loop counts iterations, so it would never "
+            "step. "
+            "Set convert_to_iter_based: true beside it, or by_epoch: false and give all numbers in "
+            "iterations."
+        )
+    if node.get("end") is None:
+        node["end"] = _horizon(loop, node["by_epoch"])
+    scheduler = build(node, path, args=(optim_wrapper,))
+    if not isinstance(scheduler, ParamScheduler):
+        raise ConfigError(
+            f"{path}._target_ gives a {type(scheduler).__name__}; expected a ParamScheduler."
+        )
+    return scheduler
+
+
+def _horizon(loop: BaseTrainLoop, by_epoch: bool) -> int:
+    return loop.max_epochs if by_epoch else loop.max_iters
+
+
+def _convert_to_iterations(
+    node: dict[str, Any], path: str, names: Iterable[str], loop: BaseTrainLoop
+) -> None:
+    """Turn what is counted in epochs into iterations."""
+    if node["by_epoch"] is not True:
+        raise ConfigError(
+            f"{path} has convert_to_iter_based, but it counts iterations already. Set by_epoch: "
+            "true, or drop it."
+        )
+    length = len(loop.dataloader)
+    node["by_epoch"] = False
+    for name in names:
+        value = node.get(name)
+        if value is not None:
+            node[name] = (
+                [step * length for step in value] if isinstance(value, list) else value * length
+            )
