@@ -10,8 +10,9 @@ from trainkit.errors import TrainkitError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit code: 0 done, 2 a wrong config, 3 no usable checkpoint or a
-    locked run.
+    """Run a command; return the exit code.
+
+    0 done, 2 a wrong config, 3 no usable checkpoint or a locked run, 130 stopped by Ctrl-C.
 
     An error in the user's own code passes through with its traceback, and Python exits with 1.
     """

@@ -1,5 +1,4 @@
-"""Checkpoints on disk: written so that a kill at any instant leaves the old ones whole and the new
-one whole or absent.
+"""Checkpoints on disk, written so that a kill at any instant costs none that was complete.
 
 A checkpoint is a directory ``{model.pt, state.pt, rank_K.pt, manifest.json}``. It is written under
 a temporary name, each file flushed to the disk, the manifest with every file's size and SHA-256
@@ -204,8 +203,7 @@ def verify_checkpoint(directory: Path) -> dict[str, Any]:
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Return the complete periodic checkpoints (``epoch_N``, ``iter_N``) in a directory, by
-    iteration, oldest first.
+    """Return the complete ``epoch_N`` and ``iter_N`` in a directory, oldest first.
 
     Best checkpoints are no place to go on from, and names of other kinds are not touched.
     """
@@ -248,9 +246,7 @@ def find_latest(directory: Path) -> tuple[Path | None, list[str]]:
 
 
 def _newest_first(directory: Path) -> list[Path]:
-    """Return every ``epoch_N`` and ``iter_N``, whole or not: by the manifest's iteration, else by
-    the number.
-    """
+    """Return every ``epoch_N`` and ``iter_N``, whole or not, the newest first."""
 
     def order(path: Path) -> tuple[int, int]:
         number = int(path.name.rpartition("_")[2])

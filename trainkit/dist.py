@@ -1,6 +1,4 @@
-"""Who am I among the ranks, and what the ranks say together. All of it holds with a single process,
-too.
-"""
+"""Rank, world size and collectives, valid with and without a process group."""
 
 from __future__ import annotations
 

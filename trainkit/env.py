@@ -126,9 +126,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Return the commit and the uncommitted changes of the working directory; None outside a
-    repository.
-    """
+    """Return commit and uncommitted changes of the working directory; None outside git."""
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None

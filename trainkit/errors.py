@@ -14,9 +14,7 @@ from collections.abc import Iterable
 
 
 class TrainkitError(Exception):
-    """Base of all errors that trainkit raises for a user's mistake; ``exit_code`` is what the
-    command line returns.
-    """
+    """Base of all errors for a user's mistake; ``exit_code`` is the command line's."""
 
     exit_code = 1
 

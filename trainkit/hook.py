@@ -122,9 +122,7 @@ class Hook:
         self._after_epoch(runner, mode="test")
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Before a train step; ``batch_idx`` counts within the epoch, or the iterations of an
-        iteration loop.
-        """
+        """Before a train step; ``batch_idx`` counts in the epoch, or is the iteration."""
         self._before_iter(runner, batch_idx, data_batch, mode="train")
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -222,9 +220,7 @@ POINTS = tuple(name for name in vars(Hook) if name.startswith(("before_", "after
 
 
 def points_of(hook: Hook) -> list[str]:
-    """Return the points that a hook's class overrides, by themselves or through a generic such as
-    ``_before_iter``.
-    """
+    """Return the points that a hook's class overrides, also by a generic."""
     cls = type(hook)
     return [
         p
@@ -244,8 +240,7 @@ def _generic(point: str) -> str:
 
 
 class HookList(Hook):
-    """Hooks as one hook: each point calls, by priority and then in the order given, those that
-    override it.
+    """Hooks as one hook: each point calls those that override it, by priority.
 
     Args:
         hooks: The hooks by name; the names key their states in a checkpoint.

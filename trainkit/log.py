@@ -57,9 +57,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def active(self, directory: Path) -> Iterator[None]:
-        """Log to the console and to ``directory`` meanwhile: this logger, and those of trainkit's
-        modules.
-        """
+        """Log to the console and to ``directory`` meanwhile, trainkit's modules included."""
         main = is_main_process()
         file = directory / ("train.log" if main else f"rank_{get_rank()}.log")
         handlers: list[logging.Handler] = [logging.FileHandler(file, encoding="utf-8")]

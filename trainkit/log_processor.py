@@ -109,9 +109,7 @@ class LogProcessor:
         return collected
 
     def _tag(self, runner: Runner, scalars: dict[str, float], ahead: int = 0) -> dict[str, Any]:
-        """Return what the backends get; ``ahead`` is 1 inside an epoch, whose counters have not
-        risen yet.
-        """
+        """Return what the backends get; ``ahead`` is 1 before the counters have risen."""
         tag: dict[str, Any] = dict(scalars)
         if not self.log_with_hierarchy:
             tag = {key.partition("/")[2]: value for key, value in scalars.items()}

@@ -29,9 +29,7 @@ class HistoryBuffer:
         self._pending: list[tuple[Any, float]] = []
 
     def update(self, value: Any, count: float = 1) -> None:
-        """Append ``value``, a number or a tensor of one element, which stands for ``count``
-        samples.
-        """
+        """Append a number or a tensor of one element, which stands for ``count`` samples."""
         self._pending.append((value.detach() if isinstance(value, torch.Tensor) else value, count))
         if len(self._pending) >= self._MAX_PENDING:
             self._convert()
@@ -45,9 +43,7 @@ class HistoryBuffer:
         return self._values[-1]
 
     def mean(self, window_size: int | None = None) -> float:
-        """Return the mean of the last ``window_size`` values, weighted by their counts; None: of
-        all that are kept.
-        """
+        """Return the weighted mean of the last ``window_size`` values; None: of all kept."""
         values, counts = self._window(window_size)
         total = sum(counts)
         return sum(value * count for value, count in zip(values, counts, strict=True)) / total
@@ -112,9 +108,7 @@ class MessageHub:
         return self.log_scalars[key]
 
     def update_info(self, key: str, value: Any, resumed: bool = True) -> None:
-        """Set a fact; one that is ``resumed`` goes into the checkpoints and must then be plain
-        data.
-        """
+        """Set a fact; a ``resumed`` one goes into checkpoints and must be plain data."""
         self.runtime_info[key] = value
         (self._resumed.add if resumed else self._resumed.discard)(key)
 

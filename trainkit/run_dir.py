@@ -1,6 +1,4 @@
-"""A run's directory: made for one run alone, locked while a process works in it, with a record of
-how it stands.
-"""
+"""A run's directory: its own, locked while a process works in it, with a status."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ _MAX_NAME = 100  # bytes; file systems allow 255 for a name
 
 
 def safe_name(text: str) -> str:
-    """Return ``text`` as the name of one file: no separators, nothing hidden, at most 100 bytes,
-    ends in a hash if cut.
-    """
+    """Return ``text`` as one file name: no separator, not hidden, at most 100 bytes."""
     name = re.sub(r"[^\w.,=+-]+", "_", unicodedata.normalize("NFC", text)).lstrip(".") or "_"
     if len(name.encode()) <= _MAX_NAME:
         return name
@@ -37,8 +33,7 @@ def safe_name(text: str) -> str:
 
 
 def make_unique(parent: Path, name: str) -> Path:
-    """Make and return ``parent/name``, or ``parent/name_n`` where that is taken: never another's
-    directory.
+    """Make and return ``parent/name``, or ``parent/name_n`` where that is taken.
 
     Raises:
         ConfigError: The directory cannot be made.
@@ -66,9 +61,7 @@ def timestamp() -> str:
 
 
 def identity(experiment_name: str, overrides: Sequence[str]) -> list[str]:
-    """Return what makes two starts the same run: the experiment, and the overrides that matter,
-    sorted.
-    """
+    """Return what makes two starts the same run: experiment and sorted overrides."""
     kept = [
         text
         for text in overrides
@@ -152,9 +145,7 @@ class RunRecord:
         self.run = run
 
     def begin(self, **facts: Any) -> None:
-        """Say that a process works on the run; what earlier ones wrote is kept unless ``facts``
-        renew it.
-        """
+        """Say that a process works on the run; earlier facts stay unless renewed."""
         before = read_status(self.run)
         created = before.get("created", time.time())
         kept = {key: value for key, value in before.items() if key not in ("error", "ended")}

@@ -42,9 +42,7 @@ def set_random_seed(
 
 
 def get_rng_state() -> dict[str, Any]:
-    """Return every random state of this process in plain types, so that a checkpoint loads without
-    pickle.
-    """
+    """Return every random state of this process, in types that load without pickle."""
     legacy: Any = np.random.get_state(
         legacy=True
     )  # a tuple, which NumPy declares as a dict or tuple
@@ -66,9 +64,7 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Set what :func:`get_rng_state` returned. CUDA states are set only on as many devices as there
-    are.
-    """
+    """Set what :func:`get_rng_state` returned, on as many devices as there are."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached_gauss = state["numpy"]
@@ -81,9 +77,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def isolated_rng() -> Iterator[None]:
-    """Leave the random states as they were, so that validating more or less often does not change
-    training.
-    """
+    """Leave the random states as they were, so that validating does not change training."""
     state = get_rng_state()
     try:
         yield

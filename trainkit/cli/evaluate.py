@@ -1,6 +1,4 @@
-"""``trainkit val`` and ``trainkit test``: evaluate the weights of a run, or of a checkpoint, once
-more.
-"""
+"""``trainkit val`` and ``trainkit test``: evaluate a run, or a checkpoint, once more."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(purpose: str, argv: list[str]) -> dict[str, Any]:
-    """Validate or test, and print the metrics. ``run=DIR`` takes that run's config and its newest
-    checkpoint.
-    """
+    """Validate or test, and print the metrics; ``run=DIR`` takes that run's config and weights."""
     given = parse(argv)
     runs = [text.partition("=")[2] for text in given.overrides if text.startswith("run=")]
     overrides = [text for text in given.overrides if not text.startswith("run=")]

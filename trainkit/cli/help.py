@@ -1,6 +1,4 @@
-"""``--help``: the commands, the config groups with their options, and how to set things. Without
-importing torch.
-"""
+"""``--help``: commands, config groups with their options, flags; without importing torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Hydra's own application over trainkit's conf/: for what Hydra prints, and for its sweepers and
-launchers.
-"""
+"""Hydra's own application over trainkit's conf/: its flags, sweepers and launchers."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ def run(
     flags: list[str],
     overrides: tuple[str, ...] = (),
 ) -> None:
-    """Run ``job`` by Hydra, once for each trial; ``overrides`` come before the user's, so that
-    these win.
-    """
+    """Run ``job`` by Hydra, once for each trial; the user's overrides win over ``overrides``."""
     import hydra
 
     directories = [

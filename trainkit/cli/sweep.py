@@ -1,6 +1,4 @@
-"""``-m``: one run for each combination of the values that are swept, by Hydra's sweepers and
-launchers.
-"""
+"""``-m``: one run for each combination of swept values, by Hydra's sweepers and launchers."""
 
 from __future__ import annotations
 
@@ -95,9 +93,7 @@ def _trial(cfg: DictConfig) -> float | None:
 
 
 def _trials(overrides: list[str]) -> Iterator[list[str]]:
-    """Yield the overrides of each trial of a grid; values that only a sweeper can draw are left as
-    they are.
-    """
+    """Yield the overrides of each trial of a grid; what only a sweeper can draw is left out."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 

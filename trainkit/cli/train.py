@@ -43,9 +43,7 @@ def train(argv: list[str]) -> None:
 
 
 def start(cfg: DictConfig, given: Arguments) -> float | None:
-    """Train one config, in a directory of its own or that of the run it goes on with; return its
-    metric.
-    """
+    """Train one config, in a new directory or that of the run it goes on with."""
     wanted = identity(str(cfg.get("experiment_name")), given.overrides)
     run, load_from, resume = _choose_run(cfg, wanted)
     if run is not None and resume and load_from is None and _is_finished(run, wanted):
@@ -68,9 +66,7 @@ def train_in(
     resume: bool = False,
     load_from: str | None = None,
 ) -> float | None:
-    """Train a config in the directory ``run``, or in a new one of its experiment; return its
-    metric.
-    """
+    """Train a config in the directory ``run``, or in a new one; return its metric."""
     from trainkit.runner import (
         Runner,
     )  # imports torch, which a mistake in the config need not wait for
@@ -94,9 +90,7 @@ def train_in(
 
 
 def objective(run: Path) -> float | None:
-    """Return what a run is judged by: its best value of the first metric that is saved as best,
-    else the last value.
-    """
+    """Return what a run is judged by: the best value of its first metric, else the last."""
     status = read_status(run)
     for entry in (status.get("best") or {}).values():
         return float(entry["value"])
@@ -106,8 +100,9 @@ def objective(run: Path) -> float | None:
 
 
 def _choose_run(cfg: DictConfig, wanted: Sequence[str]) -> tuple[Path | None, str | None, bool]:
-    """Return the directory to train in (None: a new one), the checkpoint to go on from (None: its
-    newest), and whether to resume.
+    """Return where to train, the checkpoint to go on from, and whether to resume.
+
+    None stands for a new directory, and for the newest checkpoint of the run.
     """
     resume = cfg.get("resume")
     named = None if cfg.get("work_dir") is None else Path(str(cfg.work_dir))

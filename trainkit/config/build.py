@@ -219,9 +219,7 @@ def _build_nested(value: Any, path: str) -> Any:
 def check_arguments(
     target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], path: str
 ) -> None:
-    """Raise a ConfigError if ``target`` cannot be called so: an unknown argument, or a required one
-    missing.
-    """
+    """Raise a ConfigError if ``target`` does not take these arguments, or needs more."""
     parameters = _parameters(target)
     if not parameters and kwargs and _signature(target) is None:
         return  # a builtin without a signature: the call itself decides

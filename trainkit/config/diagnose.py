@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 def diagnose(
     error: Exception, overrides: list[str], config_name: str, search_path: list[str]
 ) -> ConfigError:
-    """Return the ConfigError that tells the user which of their overrides is wrong, or what else
-    Hydra found.
-    """
+    """Return the ConfigError that says which override is wrong, or what else Hydra found."""
     problems = list(_override_problems(overrides, config_name, search_path))
     if problems:
         return ConfigError("\n".join(problems))
@@ -104,9 +102,7 @@ def _option_problem(override: Override, groups: set[str], loader: ConfigLoaderIm
 
 
 def _keys(config_name: str, overrides: list[str]) -> set[str]:
-    """Return the dotted path of every key of the config that ``overrides``, all of them group
-    choices, give.
-    """
+    """Return the dotted path of every key of the config that group choices give."""
     from hydra import compose
     from hydra.errors import HydraException
 

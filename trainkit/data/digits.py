@@ -1,6 +1,4 @@
-"""The UCI handwritten digits: 1,797 real 8x8 images that ship with trainkit, so that a first run
-needs no network.
-"""
+"""The UCI handwritten digits: 1,797 real 8x8 images, so that a first run needs no network."""
 
 from __future__ import annotations
 
@@ -15,8 +13,7 @@ from trainkit.errors import ConfigError, did_you_mean
 
 
 class Digits(Dataset[dict[str, Any]]):
-    """One split of the digits, stratified by label once and for all: 1,259 train, 269 val, 269
-    test.
+    """One split of the digits, stratified by label: 1,259 train, 269 val, 269 test.
 
     Each item is ``{"inputs": float32 tensor (1, 8, 8) in [0, 1], "labels": int}``.
 

@@ -19,8 +19,7 @@ def pseudo_collate(samples: Sequence[Any]) -> Any:
 
 
 def default_collate(samples: Sequence[Any]) -> Any:
-    """Regroup samples by field and stack tensors, arrays and numbers along a new first dimension
-    ``(N, ...)``.
+    """Regroup samples by field; stack tensors, arrays and numbers along a first dimension.
 
     Strings and objects of other classes stay in a list.
 

@@ -1,6 +1,4 @@
-"""A loader's place in the data: the epoch of its sampler, and starting after the batches that were
-trained on.
-"""
+"""A loader's place in the data: its epoch, and the batch to start from."""
 
 from __future__ import annotations
 
@@ -10,9 +8,7 @@ from typing import Any
 
 
 def data_sampler(dataloader: Any) -> Any:
-    """Return the sampler that decides a loader's order: its own, or the one inside its batch
-    sampler.
-    """
+    """Return the sampler that decides a loader's order, which may be in its batch sampler."""
     batch_sampler = getattr(dataloader, "batch_sampler", None)
     inner = getattr(batch_sampler, "sampler", None)
     return inner if inner is not None else getattr(dataloader, "sampler", None)

@@ -9,9 +9,7 @@ from torch.utils.data import Dataset
 
 
 class FirstSamples(Dataset[Any]):
-    """The first ``length`` samples of ``dataset``; other attributes, such as ``metainfo``, are the
-    dataset's own.
-    """
+    """The first ``length`` samples of ``dataset``, with its attributes such as ``metainfo``."""
 
     def __init__(self, dataset: Any, length: int) -> None:
         self.dataset = dataset

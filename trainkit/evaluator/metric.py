@@ -40,8 +40,7 @@ class BaseMetric(ABC):
         """Return the numbers, by name, from the entries of all ranks."""
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Gather the entries of all ranks, compute on rank 0, clear them; every rank gets the
-        numbers.
+        """Compute, on rank 0, from the entries of all ranks; every rank gets the numbers.
 
         Args:
             size: Samples of the dataset.
@@ -95,9 +94,7 @@ def label_of(data_batch: Any, key: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a tensor or NumPy value of one element into a number, so that logs and checkpoints can
-    hold it.
-    """
+    """Turn a tensor or NumPy value of one element into a number."""
     single = getattr(value, "size", None) == 1 or (
         isinstance(value, torch.Tensor) and value.numel() == 1
     )

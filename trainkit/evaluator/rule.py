@@ -63,9 +63,7 @@ def infer_rule(
 
 
 def is_better(rule: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:
-    """Whether ``value`` beats ``best`` by more than ``min_delta``; what is not finite beats
-    nothing.
-    """
+    """Whether ``value`` beats ``best`` by more than ``min_delta``; NaN beats nothing."""
     if not math.isfinite(value):
         return False
     if best is None:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 class EarlyStoppingHook(Hook):
-    """Stop training when ``monitor`` has not beaten its best by ``min_delta`` for ``patience``
-    validations.
+    """Stop training when ``monitor`` has not improved for ``patience`` validations.
 
     Args:
         monitor: Full name of a metric, such as ``"accuracy"``.

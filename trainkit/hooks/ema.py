@@ -100,9 +100,7 @@ class EMAHook(Hook):
             checkpoint["state_dict"] = self._average.module.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """When resuming, give the model its trained weights and the average its own; else both are
-        the loaded ones.
-        """
+        """When resuming, give the model its trained weights and the average its own."""
         saved = checkpoint.get("ema_state_dict")
         if not runner.is_resuming or saved is None:
             return
@@ -123,9 +121,7 @@ class EMAHook(Hook):
         return int(self._average.n_averaged) > 0  # a counter on the CPU
 
     def _swap(self, runner: Runner) -> None:
-        """Exchange the values of model and average. Before the first update both are the model's
-        own.
-        """
+        """Exchange model and average; before the first update both are the model's own."""
         if not self._has_begun:
             return
         model, average = unwrap(runner.model), self._average.module

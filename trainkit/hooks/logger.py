@@ -105,9 +105,7 @@ class LoggerHook(Hook):
         return batch_idx + 1 == batches and (not self.ignore_last or batches <= self.interval)
 
     def _stays(self, runner: Runner, batch_idx: int) -> bool:
-        """Whether a terminal keeps the line: the last of an epoch, or in iteration runs every
-        tenth.
-        """
+        """Whether a terminal keeps the line: the last of an epoch, or every tenth."""
         batches = _length(runner.train_dataloader)
         if runner.by_epoch and batches is not None:
             return batch_idx + self.interval >= batches

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 
 class RuntimeInfoHook(Hook):
-    """Write counters, learning rate, losses and metrics to ``runner.message_hub``, for all other
-    hooks.
-    """
+    """Publish counters, learning rate, losses and metrics in ``runner.message_hub``."""
 
     priority = "VERY_HIGH"
 

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 
 class DistSamplerSeedHook(Hook):
-    """Tell the training sampler the epoch, so that the order is new in each and the same on all
-    ranks.
-    """
+    """Tell the training sampler the epoch: a new order in each, the same on all ranks."""
 
     priority = "NORMAL"
 

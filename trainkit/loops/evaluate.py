@@ -48,9 +48,7 @@ class _EvaluateLoop:
 
 
 class ValLoop(_EvaluateLoop):
-    """Validate: ``val_step`` on every batch, then the metrics. Training's random numbers stay as
-    they were.
-    """
+    """Validate: ``val_step`` on every batch, then the metrics. Training's RNG is left alone."""
 
     def run(self) -> dict[str, Any]:
         """Validate once; return the metrics by name."""

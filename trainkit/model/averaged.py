@@ -12,8 +12,7 @@ from trainkit.errors import ConfigError
 
 
 class ExponentialMovingAverage(AveragedModel):
-    """An exponential moving average of a model's parameters: ``a += momentum * (x - a)`` at each
-    update.
+    """Exponential moving average of a model's parameters: ``a += momentum * (x - a)``.
 
     The first update copies. ``momentum`` is MMEngine's, that is one minus the decay that others
     speak of.

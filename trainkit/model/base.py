@@ -44,9 +44,7 @@ class BaseModel(nn.Module):
         )
 
     def train_step(self, data: Any, optim_wrapper: Updater) -> dict[str, torch.Tensor]:
-        """Train on one batch; return what is logged: the total as ``loss``, and each entry of the
-        loss dict.
-        """
+        """Train on one batch; return the total as ``loss``, and each entry of the loss dict."""
         with optim_wrapper.optim_context(self):
             data = self.data_preprocessor(data, True)
             losses = self._run_forward(data, mode="loss")
@@ -65,8 +63,7 @@ class BaseModel(nn.Module):
     def parse_losses(
         self, losses: Mapping[str, Any]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Reduce a dict of losses to the total that is backpropagated and the values that are
-        logged.
+        """Reduce a dict of losses to the total and the values that are logged.
 
         A tensor counts with its mean, a list of tensors with the sum of their means. The total is
         the sum of the entries whose name contains "loss", and is logged as ``loss``; an entry of

@@ -14,8 +14,7 @@ from trainkit.model.base import BaseModel
 
 
 class ConvNet(BaseModel):
-    """Blocks of convolution, batch norm and ReLU, each but the first at half the size; then mean
-    and linear.
+    """Blocks of convolution, batch norm and ReLU with pooling between; mean; linear.
 
     Args:
         in_channels: Channels of the images.

@@ -30,9 +30,7 @@ class BaseDataPreprocessor(nn.Module):
         return where.device
 
     def forward(self, data: Any, training: bool = False) -> Any:
-        """Return ``data`` on the device; a subclass normalises, pads or augments here, knowing
-        ``training``.
-        """
+        """Return ``data`` on the device; a subclass may normalise, pad or augment."""
         return self.cast_data(data)
 
     def cast_data(self, data: Any) -> Any:

@@ -1,6 +1,4 @@
-"""Changes to a whole model: batch norm without ranks, activations computed twice, wrappers taken
-off.
-"""
+"""Changes to a whole model: wrappers off, plain batch norm, activations computed twice."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def revert_sync_batchnorm(model: nn.Module) -> nn.Module:
-    """Replace every ``SyncBatchNorm`` by the plain batch norm of its input, which works without a
-    process group.
-    """
+    """Replace every ``SyncBatchNorm`` by one that works without a process group."""
     for name, child in model.named_children():
         if isinstance(child, nn.SyncBatchNorm):
             setattr(model, name, _plain_batchnorm(child))

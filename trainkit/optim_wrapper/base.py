@@ -63,18 +63,14 @@ class OptimWrapper:
         step_kwargs: Mapping[str, Any] | None = None,
         zero_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Backpropagate ``loss``; on the last pass of a window also clip, step and clear the
-        gradients.
-        """
+        """Backpropagate; on the last pass of a window also clip, step and clear gradients."""
         self.backward(self.scale_loss(loss))
         if self.should_update():
             self.step(**(step_kwargs or {}))
             self.zero_grad(**(zero_kwargs or {}))
 
     def scale_loss(self, loss: torch.Tensor) -> torch.Tensor:
-        """Divide ``loss`` by the passes in its window: ``accumulative_counts``, or the rest at the
-        end of the run.
-        """
+        """Divide ``loss`` by the passes in its window, which is shorter at the end of a run."""
         window = self.accumulative_counts
         if window > 1 and self.max_counts > 0:
             remainder = self.max_counts % window
@@ -124,9 +120,7 @@ class OptimWrapper:
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Context of the forward pass: without gradient exchange between ranks, unless the pass
-        ends a window.
-        """
+        """Context of the forward pass: ranks exchange gradients only at a window's end."""
         with self._sync_context(model):
             yield
 
@@ -176,9 +170,7 @@ class OptimWrapper:
         }
 
     def hyperparameters(self) -> list[dict[str, Any]]:
-        """Return what each group holds besides its parameters and the schedulers' ``initial_``
-        values.
-        """
+        """Return what each group holds, without parameters and ``initial_`` values."""
         return [
             {
                 key: value
@@ -197,9 +189,7 @@ class OptimWrapper:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load :meth:`state_dict`. A hyperparameter that the config has changed since is kept, and
-        logged.
-        """
+        """Load :meth:`state_dict`; a hyperparameter that the config has changed is kept."""
         own = [dict(group) for group in self.param_groups]
         changed = self._changed_since(state_dict.get("configured", []))
         self.optimizer.load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})

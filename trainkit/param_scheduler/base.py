@@ -1,6 +1,4 @@
-"""ParamScheduler: puts a schedule on one value of every parameter group, between a begin and an
-end.
-"""
+"""ParamScheduler: a schedule on one value of every parameter group."""
 
 from __future__ import annotations
 
@@ -97,9 +95,7 @@ class ParamScheduler(ABC):
             self._write(group, self.last.value(base))
 
     def value(self, base: float) -> float:
-        """Return the value at the current step, from the value ``base`` that the optimizer was made
-        with.
-        """
+        """Return the value at the current step for the optimizer's own value ``base``."""
         value = base if self.before is None else self.before.value(base)
         if self.last_step < self.begin:
             return value

@@ -1,6 +1,4 @@
-"""The schedules. ``s`` counts steps since ``begin``, ``L = end - begin``, ``v`` is the value before
-the schedule.
-"""
+"""The schedules: ``s`` steps since ``begin``, ``L = end - begin``, ``v`` the value before."""
 
 from __future__ import annotations
 
@@ -74,8 +72,7 @@ class MultiStepLR(ParamScheduler):
 
 
 class CosineAnnealingLR(ParamScheduler):
-    """``m + (v - m) * (1 + cos(pi * s / T_max)) / 2``: down to ``m`` in ``T_max`` steps, and up
-    again after them.
+    """``m + (v - m) * (1 + cos(pi * s / T_max)) / 2``: from ``v`` to ``m`` in ``T_max`` steps.
 
     Args:
         optimizer: See :class:`ParamScheduler`.
@@ -138,8 +135,7 @@ class PolyLR(ParamScheduler):
 
 
 class OneCycleLR(ParamScheduler):
-    """From ``eta_max / div_factor`` up to ``eta_max``, then down to a tiny value; whatever the
-    value was before.
+    """From ``eta_max / div_factor`` up to ``eta_max``, then down to a tiny value.
 
     Each phase goes from ``a`` to ``b`` over its share ``p`` of steps: ``b + (a - b) * (1 + cos(pi *
     p)) / 2``, or on a line.

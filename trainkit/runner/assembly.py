@@ -214,9 +214,7 @@ class Assembly:
 
     @property
     def epoch(self) -> int:
-        """Epochs done; 0 for a runner that does not train, whose training parts are not built for
-        it.
-        """
+        """Epochs done; 0 for a runner that does not train."""
         return self.train_loop.epoch if "train_loop" in self.__dict__ else 0
 
     @property
@@ -236,9 +234,7 @@ class Assembly:
 
     @property
     def by_epoch(self) -> bool:
-        """Whether the train loop counts epochs; every hook and scheduler that is not told otherwise
-        does the same.
-        """
+        """Whether the train loop counts epochs; hooks and schedulers follow it."""
         return getattr(self.train_loop, "by_epoch", True) if "train_loop" in self.__dict__ else True
 
     @property

@@ -60,8 +60,7 @@ _SECRET_VALUE = re.compile(
 
 
 def arguments(cfg: Any, **given: Any) -> dict[str, Any]:
-    """Return the Runner's arguments for a config with the keys of ``conf/config.yaml``; what is
-    ``given`` wins over it.
+    """Return the Runner's arguments for a composed config; what is ``given`` wins.
 
     Raises:
         ConfigError: An unknown key, or a value that cannot be resolved.
@@ -142,9 +141,7 @@ def _shorten(plain: dict[str, Any], batches: Any) -> None:
 
 
 def as_yaml(cfg: Any) -> str:
-    """Return a config as YAML, interpolations as they were written and secrets replaced; empty for
-    None.
-    """
+    """Return a config as YAML, unresolved and without secrets; empty for None."""
     if cfg is None:
         return ""
     from omegaconf import OmegaConf  # a runner made from objects never loads it
@@ -154,9 +151,7 @@ def as_yaml(cfg: Any) -> str:
 
 
 def redact(node: Any, key: str = "") -> Any:
-    """Return a config without secrets: values under names such as ``api_key``, and text that looks
-    like a token.
-    """
+    """Return a config without secrets: by key (``api_key``), and by the look of a value."""
     if isinstance(node, Mapping):
         return {name: redact(value, str(name)) for name, value in node.items()}
     if isinstance(node, list | tuple):

@@ -1,4 +1,4 @@
-"""From the arguments ``optim_wrapper`` and ``param_scheduler`` to the parts that update the weights."""
+"""From the arguments ``optim_wrapper`` and ``param_scheduler`` to what updates the weights."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_optim_wrapper(node: Any, path: str, model: nn.Module) -> OptimWrapper:
-    """Return the wrapper; its ``optimizer`` may be an object or a config, to which the model's
-    parameters are given.
-    """
+    """Return the wrapper; a config's ``optimizer`` gets the model's parameters."""
     if not is_config(node):
         if not isinstance(node, OptimWrapper):
             raise ConfigError(
@@ -57,8 +55,7 @@ def build_optim_wrapper(node: Any, path: str, model: nn.Module) -> OptimWrapper:
 
 
 def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any) -> None:
-    """Scale every learning rate by what a step sees, over ``base_batch_size`` (Goyal et al.,
-    arXiv:1706.02677, §2.1).
+    """Scale every learning rate by the samples of a step over ``base_batch_size``.
 
     A step sees the batch size, times the ranks, times the accumulated passes.
     """
@@ -92,9 +89,7 @@ def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any)
 def build_param_schedulers(
     node: Any, path: str, optim_wrapper: OptimWrapper, loop: BaseTrainLoop
 ) -> list[ParamScheduler]:
-    """Return the schedulers, joined in order. What they leave open is the loop's: the unit, and the
-    end.
-    """
+    """Return the schedulers, joined in order; what they leave open is the loop's."""
     if node is None:
         return []
     plain = to_plain(node, path) if is_config(node) or isinstance(node, list | tuple) else node

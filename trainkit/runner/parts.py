@@ -1,5 +1,4 @@
-"""How each argument of the Runner becomes a part: an object is taken as it is, a config is built by
-MMEngine's rules.
+"""How each argument of the Runner becomes a part: taken as an object, or built.
 
 Every function takes the argument and its path in the config, with which messages begin.
 """
@@ -81,9 +80,7 @@ def build_test_loop(node: Any, path: str, runner: Runner, dataloader: Any, evalu
 
 
 def build_evaluator(node: Any, path: str) -> Evaluator:
-    """Return the evaluator: one as it is, a metric, a list or dict of metrics, or a config of any
-    of these.
-    """
+    """Return the evaluator: given as such, as metrics, or as a config of either."""
     if isinstance(node, Evaluator):
         return node
     if is_config(node) or isinstance(node, list | tuple):

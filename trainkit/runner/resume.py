@@ -37,9 +37,7 @@ def save(
     save_param_scheduler: bool = True,
     meta: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a checkpoint of everything; a call of all ranks. Point ``last_checkpoint`` beside it at
-    it.
-    """
+    """Write a checkpoint of everything, and point ``last_checkpoint`` at it; all ranks call."""
     progress = runner.train_loop.state_dict()
     checkpoint: dict[str, Any] = {
         "meta": {
@@ -107,8 +105,7 @@ def _scheduler_state(scheduler: Any) -> dict[str, Any]:
 
 
 def find(runner: Runner, purpose: str) -> Path | None:
-    """Return the checkpoint that ``load_from`` and ``resume`` mean; for an evaluation, else the
-    run's newest.
+    """Return the checkpoint that ``load_from`` and ``resume`` mean, or the run's newest.
 
     ============  =========  =======================================
     resume        load_from  meaning
@@ -199,8 +196,7 @@ def _some(names: Sequence[str], limit: int = 10) -> str:
 
 
 def resume(runner: Runner, path: Path) -> None:
-    """Take the whole state from a checkpoint: weights, optimizer, counters, schedulers, hooks,
-    random numbers.
+    """Take the whole state of a run from a checkpoint.
 
     The config wins where it was changed since: learning rates, milestones, ``max_epochs`` and the
     like.
@@ -238,9 +234,7 @@ def resume(runner: Runner, path: Path) -> None:
 
 
 def _resume_schedulers(runner: Runner, states: Sequence[Mapping[str, Any]]) -> None:
-    """Set each scheduler's step: a saved one where it is the same scheduler, else what the loop has
-    counted.
-    """
+    """Set each scheduler's step: the saved one if it is the same, else the loop's count."""
     for index, scheduler in enumerate(runner.param_schedulers):
         counted = runner.train_loop.epoch if scheduler.by_epoch else runner.train_loop.iter
         saved = states[index] if index < len(states) else {}

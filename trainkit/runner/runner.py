@@ -228,9 +228,7 @@ class Runner(Assembly):
 
     @contextlib.contextmanager
     def _working(self, purpose: str) -> Iterator[None]:
-        """Work in the run's directory: logged, and for training locked, recorded and closed
-        whatever happens.
-        """
+        """Work in the run's directory: logged, and for training locked and recorded."""
         try:
             self.work_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -12,9 +12,7 @@ class VisBackend(ABC):
 
     @abstractmethod
     def open(self, save_dir: Path, resume_step: int | None) -> None:
-        """Begin to write under ``save_dir``; what an earlier process wrote after ``resume_step`` is
-        taken back.
-        """
+        """Begin to write; what an earlier process wrote after ``resume_step`` is dropped."""
 
     @abstractmethod
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:

@@ -23,9 +23,7 @@ class LocalVisBackend(VisBackend):
         self._file: TextIO | None = None
 
     def open(self, save_dir: Path, resume_step: int | None) -> None:
-        """Open the file, at its end; lines after ``resume_step`` and a torn last line are dropped
-        first.
-        """
+        """Open the file at its end; drop lines after ``resume_step`` and a torn last line."""
         path = save_dir / self.filename
         if resume_step is not None and path.exists():
             kept = [

@@ -24,9 +24,7 @@ class TensorboardVisBackend(VisBackend):
         self._writer: SummaryWriter | None = None
 
     def open(self, save_dir: Path, resume_step: int | None) -> None:
-        """Start a new event file; TensorBoard hides the points of earlier ones after
-        ``resume_step``.
-        """
+        """Start a new event file; points of earlier ones after ``resume_step`` are hidden."""
         from torch.utils.tensorboard import (
             SummaryWriter,
         )  # half a second of imports that --help does not pay for
