@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from trainkit.seed import isolated_rng
+
 
 def data_sampler(dataloader: Any) -> Any:
     """Return the sampler that decides a loader's order, which may be in its batch sampler."""
@@ -27,8 +29,14 @@ def batches_from(dataloader: Iterable[Any], start: int) -> Iterator[Any]:
     A sampler with ``skip`` leaves the samples before unread; with any other they are read and
     dropped.
     """
-    sampler, batch_size = data_sampler(dataloader), getattr(dataloader, "batch_size", None)
-    if start and hasattr(sampler, "skip") and batch_size is not None:
-        sampler.skip(start * batch_size)
+    if start == 0:
         return iter(dataloader)
-    return itertools.islice(dataloader, start, None)
+    sampler, batch_size = data_sampler(dataloader), getattr(dataloader, "batch_size", None)
+    skips = hasattr(sampler, "skip") and batch_size is not None
+    if skips:
+        sampler.skip(start * batch_size)
+    with (
+        isolated_rng()
+    ):  # making the iterator draws a number, which the stopped run had drawn already
+        batches = iter(dataloader)
+    return batches if skips else itertools.islice(batches, start, None)

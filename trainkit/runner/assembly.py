@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trainkit.config import build, to_plain
+from trainkit.config import build
 from trainkit.dist import get_rank, get_world_size, is_distributed
 from trainkit.env import setup_env
 from trainkit.errors import ConfigError, did_you_mean
@@ -92,7 +92,9 @@ class Assembly:
         self.device = parts.as_device(
             build(env_cfg or {}, self._path("env_cfg"), default=setup_env)
         )
-        self.seed = set_random_seed(**{"seed": None, **to_plain(randomness or {})})
+        self.seed: int = build(
+            randomness or {}, self._path("randomness"), default=set_random_seed, seed=None
+        )
         self.log = RunLog(log_level)
         self.logger = self.log.logger
         self.log_processor = parts.build_log_processor(log_processor, self._path("log_processor"))

@@ -57,7 +57,8 @@ def build_optim_wrapper(node: Any, path: str, model: nn.Module) -> OptimWrapper:
 def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any) -> None:
     """Scale every learning rate by the samples of a step over ``base_batch_size``.
 
-    A step sees the batch size, times the ranks, times the accumulated passes.
+    The linear rule of Goyal et al., arXiv:1706.02677, §2.1. A step sees the batch size, times the
+    ranks, times the accumulated passes.
     """
     options = to_plain(node, path) or {}
     if not options.get("enable", False):

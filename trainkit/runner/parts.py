@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from trainkit import hooks as default
 from trainkit.config import build, is_config, named, to_plain
-from trainkit.errors import ConfigError
+from trainkit.errors import ConfigError, did_you_mean
 from trainkit.evaluator import BaseMetric, Evaluator
 from trainkit.hook import Hook, HookList
 from trainkit.log_processor import LogProcessor
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_HOOKS: dict[str, type[Hook]] = {
-    "runtime_info": default.RuntimeInfoHook,
-    "timer": default.IterTimerHook,
-    "sampler_seed": default.DistSamplerSeedHook,
-    "logger": default.LoggerHook,
-    "param_scheduler": default.ParamSchedulerHook,
-    "checkpoint": default.CheckpointHook,
+DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
+    "runtime_info": {"_target_": default.RuntimeInfoHook},
+    "timer": {"_target_": default.IterTimerHook},
+    "sampler_seed": {"_target_": default.DistSamplerSeedHook},
+    "logger": {"_target_": default.LoggerHook},
+    "param_scheduler": {"_target_": default.ParamSchedulerHook},
+    "checkpoint": {"_target_": default.CheckpointHook, "interval": 1},
 }
 
 
@@ -103,48 +104,52 @@ def build_evaluator(node: Any, path: str) -> Evaluator:
 def build_hooks(default_hooks: Any, custom_hooks: Any, paths: tuple[str, str]) -> HookList:
     """Return all hooks: the defaults, as changed by ``default_hooks``, then the custom ones.
 
-    None in the place of a default removes it. Entries without ``_target_`` are arguments of the
-    default.
+    None in the place of a default removes it; a config without ``_target_`` changes its arguments.
     """
-    entries: dict[str, tuple[Any, str, type[Hook] | None]] = {
-        name: ({}, f"{paths[0]}.{name}", make) for name, make in DEFAULT_HOOKS.items()
+    nodes: dict[str, tuple[Any, str]] = {
+        name: (node, f"{paths[0]}.{name}") for name, node in DEFAULT_HOOKS.items()
     }
     for name, node in dict(default_hooks or {}).items():
-        entries[str(name)] = (node, f"{paths[0]}.{name}", DEFAULT_HOOKS.get(str(name)))
+        nodes[str(name)] = (_changed(str(name), node, paths[0]), f"{paths[0]}.{name}")
     for name, node in named(custom_hooks or []):
         key = str(name) if isinstance(custom_hooks, Mapping) else _class_name(node)
-        while key in entries:
+        while key in nodes:
             key += "_"
-        entries[key] = (node, f"{paths[1]}.{name}", None)
+        nodes[key] = (node, f"{paths[1]}.{name}")
     hooks: dict[str, Hook] = {}
     priorities: dict[str, int | str] = {}
-    for name, (node, path, make) in entries.items():
-        if node is None:
-            continue
-        hook, priority = _hook(node, path, make)
-        hooks[name] = hook
-        if priority is not None:
-            priorities[name] = priority
+    for name, (node, path) in nodes.items():
+        if node is not None:
+            hooks[name], priority = _hook(node, path)
+            priorities.update({} if priority is None else {name: priority})
     return HookList(hooks, priorities)
 
 
-def _hook(node: Any, path: str, make: type[Hook] | None) -> tuple[Hook, int | str | None]:
+def _changed(name: str, node: Any, path: str) -> Any:
+    """Return what ``default_hooks`` makes of the default ``name``."""
+    if node is None and name not in DEFAULT_HOOKS and get_close_matches(name, DEFAULT_HOOKS):
+        near = did_you_mean(name, DEFAULT_HOOKS)
+        raise ConfigError(f"{path}.{name} is null, but there is no hook {name!r} to remove. {near}")
+    if is_config(node) and "_target_" not in node:
+        return {**DEFAULT_HOOKS.get(name, {}), **to_plain(node, path)}
+    return node
+
+
+def _hook(node: Any, path: str) -> tuple[Hook, int | str | None]:
     priority = None
     if is_config(node):
         node = to_plain(node, path)
         priority = node.pop("priority", None)
-        node = build(node, path, default=make)
+        node = build(node, path)
     if not isinstance(node, Hook):
-        raise ConfigError(
-            f"{path} is a {type(node).__name__}; expected a Hook, or a config of one."
-        )
+        kind = type(node).__name__
+        raise ConfigError(f"{path} is a {kind}; expected a Hook, or a config of one.")
     return node, priority
 
 
 def _class_name(node: Any) -> str:
-    if is_config(node):
-        return str(node.get("_target_", "hook")).rpartition(".")[2]
-    return type(node).__name__
+    target = node.get("_target_", "hook") if is_config(node) else type(node)
+    return getattr(target, "__name__", str(target).rpartition(".")[2])
 
 
 def build_visualizer(node: Any, path: str) -> Visualizer:

@@ -50,6 +50,7 @@ def save(
         "train_loop": progress,
         "message_hub": runner.message_hub.state_dict(),
         "hooks": runner.hooks.state_dict(),
+        "visualizer": runner.visualizer.state_dict(),
     }
     if save_optimizer:
         checkpoint["optimizer"] = runner.optim_wrapper.state_dict()
@@ -229,6 +230,7 @@ def resume(runner: Runner, path: Path) -> None:
         ) from None
     _resume_schedulers(runner, checkpoint.get("param_schedulers", []))
     runner.hooks.load_state_dict(checkpoint["hooks"])
+    runner.visualizer.load_state_dict(checkpoint.get("visualizer", {}))
     runner.resumed_rng = checkpoint.get("rank", {}).get("rng")
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", path, loop.epoch, loop.iter)
 

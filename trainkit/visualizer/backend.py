@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class VisBackend(ABC):
@@ -20,6 +21,13 @@ class VisBackend(ABC):
 
     def add_config(self, text: str) -> None:  # noqa: B027 - not every backend shows configs
         """Write the run's config, as YAML."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how much is written, so that a resumed run can take back what came later."""
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # noqa: B027 - optional
+        """Take what :meth:`state_dict` returned, before :meth:`open`."""
 
     @abstractmethod
     def close(self) -> None:

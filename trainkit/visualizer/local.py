@@ -21,14 +21,18 @@ class LocalVisBackend(VisBackend):
     def __init__(self, filename: str = "metrics.jsonl") -> None:
         self.filename = filename
         self._file: TextIO | None = None
+        self._lines = 0  # in the file
+        self._kept: int | None = None  # of them, those that a resumed run goes on from
 
     def open(self, save_dir: Path, resume_step: int | None) -> None:
-        """Open the file at its end; drop lines after ``resume_step`` and a torn last line."""
+        """Open the file; of a resumed run, without lines after ``resume_step`` or torn ones."""
         path = save_dir / self.filename
-        if resume_step is not None and path.exists():
-            kept = [
-                line for line in path.read_text().splitlines() if _iteration(line) <= resume_step
-            ]
+        if resume_step is None:
+            _set_aside(path)
+        elif path.exists():
+            lines = path.read_text().splitlines()
+            kept = [line for line in lines[: self._kept] if _iteration(line) <= resume_step]
+            self._lines = len(kept)
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(f"{line}\n" for line in kept))
             temporary.replace(path)
@@ -39,12 +43,31 @@ class LocalVisBackend(VisBackend):
         assert self._file is not None, "open() comes first"
         values = {key: value if _is_json(value) else str(value) for key, value in scalars.items()}
         self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of lines."""
+        return {"lines": self._lines}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Have :meth:`open` keep that many lines."""
+        self._kept = int(state_dict["lines"])
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _set_aside(path: Path) -> None:
+    """Rename the file of a run that left no checkpoint, so that new lines stand alone."""
+    number = 1
+    while path.exists():
+        aside = path.with_stem(f"{path.stem}_{number}")
+        if not aside.exists():
+            path.rename(aside)
+        number += 1
 
 
 def _is_json(value: Any) -> bool:

@@ -57,6 +57,17 @@ class Visualizer:
             for backend in self.vis_backends:
                 backend.add_config(text)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return how much each kind of backend has written."""
+        states = {type(backend).__name__: backend.state_dict() for backend in self.vis_backends}
+        return {name: state for name, state in states.items() if state}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take what :meth:`state_dict` returned, before :meth:`open`."""
+        for backend in self.vis_backends:
+            if type(backend).__name__ in state_dict:
+                backend.load_state_dict(state_dict[type(backend).__name__])
+
     def close(self) -> None:
         """Close every backend."""
         if self._is_open:
