@@ -121,7 +121,7 @@ _leaves = (
     | st.floats(allow_nan=False)
     | st.complex_numbers(allow_nan=False)
     | st.text(max_size=5)
-    | st.binary(max_size=5)
+    | st.binary(min_size=1, max_size=5)
 )
 _plain = st.recursive(
     _leaves,
@@ -160,6 +160,7 @@ class Tagged(torch.Tensor):
         collections.ChainMap({"a": 1}),
         types.MappingProxyType({"a": 1}),
         2**3000,
+        b"",
         torch.ones(2).as_subclass(Tagged),
     ],
     ids=lambda value: type(value).__name__,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainkit.dataloader import num_batches
+
 if TYPE_CHECKING:
     from trainkit.runner import Runner
 
@@ -82,7 +84,7 @@ class LogProcessor:
 
         Args:
             runner: Its hub and counters are read.
-            batches: Batches of the loader.
+            batches: Batches that were evaluated.
             mode: ``"val"`` or ``"test"``.
         """
         scalars = self._collect(runner, mode, batches)
@@ -90,7 +92,7 @@ class LogProcessor:
         ordered = [key for key in scalars if key not in times] + [
             key for key in times if key in scalars
         ]
-        line = self._header(runner, batches - 1, mode, batches)
+        line = self._header(runner, batches - 1, mode)
         line += "  ".join(self._show(key.removeprefix(f"{mode}/"), scalars[key]) for key in ordered)
         return self._tag(runner, scalars), line
 
@@ -118,8 +120,8 @@ class LogProcessor:
         tag["iter"] = runner.iter + ahead
         return tag
 
-    def _header(self, runner: Runner, batch_idx: int, mode: str, batches: int | None = None) -> str:
-        total = len(runner.dataloader(mode)) if batches is None else batches
+    def _header(self, runner: Runner, batch_idx: int, mode: str) -> str:
+        total = num_batches(runner.dataloader(mode)) or batch_idx + 1
         if mode == "train" and not self.counts_epochs(runner):
             end = runner.max_iters
             return f"Iter(train)  [{runner.iter + 1:>{len(str(end))}}/{end}]  "

@@ -55,6 +55,15 @@ def make_unique(parent: Path, name: str) -> Path:
         return path
 
 
+def unused(path: Path) -> Path:
+    """Return ``path``, or ``path`` with a number where a file of that name is already."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem}_{number}")
+    return free
+
+
 def timestamp() -> str:
     """Return the time as run directories carry it."""
     return time.strftime("%Y-%m-%d_%H-%M-%S")

@@ -88,7 +88,7 @@ def test_warm_up_then_multi_step_equals_mmengine(
 
     steps = warm_up + length + 2
     assert followed(make(ours), steps, lr) == pytest.approx(
-        mmengine_followed(make(mmengine.optim), steps, lr), rel=1e-12
+        mmengine_followed(make(mmengine.optim), steps, lr), rel=1e-12, abs=0
     )
 
 
@@ -112,7 +112,7 @@ def test_warm_up_then_cosine_equals_mmengine(
 
     steps = warm_up + gap + length + 2
     assert followed(make(ours), steps, lr) == pytest.approx(
-        mmengine_followed(make(mmengine.optim), steps, lr), rel=1e-12
+        mmengine_followed(make(mmengine.optim), steps, lr), rel=1e-12, abs=0
     )
 
 
@@ -124,7 +124,7 @@ def test_disjoint_windows_equal_mmengine_in_any_list_order() -> None:
         ]
 
     assert followed(make(ours), 10) == pytest.approx(
-        mmengine_followed(make(mmengine.optim), 10), rel=1e-12
+        mmengine_followed(make(mmengine.optim), 10), rel=1e-12, abs=0
     )
 
 
@@ -155,7 +155,7 @@ def test_warm_up_by_iteration_beside_milestones_by_epoch_equals_mmengine(
             by_epoch.step()
         return [*found, optimizer.param_groups[0]["lr"]]
 
-    assert train(ours) == pytest.approx(train(mmengine.optim), rel=1e-12)
+    assert train(ours) == pytest.approx(train(mmengine.optim), rel=1e-12, abs=0)
 
 
 def test_overlapping_windows_fold_in_list_order() -> None:
@@ -172,7 +172,9 @@ def test_overlapping_windows_fold_in_list_order() -> None:
             value = 0.2 + (value - 0.2) * (1 + math.cos(math.pi * (min(t, 9) - 2) / 8)) / 2
         return value * 0.5 if t >= 3 else value
 
-    assert followed(make, 12) == pytest.approx([expected(t) for t in range(13)], rel=1e-14)
+    assert followed(make, 12) == pytest.approx(
+        [expected(t) for t in range(13)], rel=1e-14, abs=1e-16
+    )
 
 
 def test_without_chain_each_scheduler_is_alone() -> None:
@@ -282,7 +284,7 @@ def test_the_value_of_step_0_is_applied_at_once(
 ) -> None:
     optimizer = sgd(2.0)
     scheduler = make(optimizer)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(first, rel=1e-14)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(first, rel=1e-14, abs=1e-16)
     assert scheduler.get_last_value() == [optimizer.param_groups[0]["lr"]]
 
 
@@ -293,8 +295,10 @@ def test_each_group_is_scaled_from_its_own_base() -> None:
     scheduler = CosineAnnealingLR(optimizer, T_max=4, eta_min_ratio=0.5, end=9)
     found = follow(optimizer, [scheduler], 4)
     assert found[0] == [1.0, 0.1]
-    assert found[4] == pytest.approx([0.5, 0.05], rel=1e-15)
-    assert [second / first for first, second in found] == pytest.approx([0.1] * 5, rel=1e-14)
+    assert found[4] == pytest.approx([0.5, 0.05], rel=1e-15, abs=0)
+    assert [second / first for first, second in found] == pytest.approx(
+        [0.1] * 5, rel=1e-14, abs=1e-16
+    )
 
 
 def test_momentum_of_sgd_equals_mmengine() -> None:
@@ -304,7 +308,7 @@ def test_momentum_of_sgd_equals_mmengine() -> None:
     scheduler = mmengine.optim.LinearMomentum(theirs, **arguments)
     expected = follow(theirs, [scheduler], 10, "momentum")
     assert [value for (value,) in found] == pytest.approx(
-        [value for (value,) in expected], rel=1e-12
+        [value for (value,) in expected], rel=1e-12, abs=0
     )
     assert mine.param_groups[0]["lr"] == 1.0
 
@@ -316,7 +320,7 @@ def test_momentum_of_adam_is_its_first_beta_as_in_mmengine() -> None:
     found = [betas for (betas,) in follow(mine, [scheduler], 10, "betas")]
     expected = follow(theirs, [mmengine.optim.LinearMomentum(theirs, **arguments)], 10, "betas")
     assert [first for first, _ in found] == pytest.approx(
-        [first for ((first, _),) in expected], rel=1e-12
+        [first for ((first, _),) in expected], rel=1e-12, abs=0
     )
     assert {second for _, second in found} == {0.99}
     assert scheduler.get_last_value() == [found[-1][0]]
@@ -326,7 +330,7 @@ def test_weight_decay_is_scheduled_by_the_same_class() -> None:
     optimizer = sgd(weight_decay=0.2)
     scheduler = PolyLR(optimizer, param_name="weight_decay", end=5)
     found = [value for (value,) in follow(optimizer, [scheduler], 5, "weight_decay")]
-    assert found == pytest.approx([0.2, 0.15, 0.1, 0.05, 0.0, 0.0], rel=1e-14)
+    assert found == pytest.approx([0.2, 0.15, 0.1, 0.05, 0.0, 0.0], rel=1e-14, abs=1e-16)
     assert optimizer.param_groups[0]["lr"] == 1.0
 
 

@@ -149,7 +149,7 @@ def trained_at(name: str, steps: int, **arguments: Any) -> list[float]:
 
 def test_linear_reaches_the_end_factor_in_the_last_step_of_its_window() -> None:
     found = trained_at("LinearLR", 7, start_factor=0.25, end_factor=0.75, begin=2, end=7)
-    assert found == pytest.approx([1, 1, 0.25, 0.375, 0.5, 0.625, 0.75, 0.75], rel=1e-15)
+    assert found == pytest.approx([1, 1, 0.25, 0.375, 0.5, 0.625, 0.75, 0.75], rel=1e-15, abs=0)
 
 
 def test_linear_may_start_at_zero() -> None:
@@ -170,24 +170,24 @@ def test_cosine_comes_back_after_twice_t_max() -> None:
     found = trained_at("CosineAnnealingLR", 8, T_max=4, eta_min=0.2, end=20)
     quarter = math.cos(math.pi / 4)
     down = [1.0, 0.6 + 0.4 * quarter, 0.6, 0.6 - 0.4 * quarter, 0.2]
-    assert found == pytest.approx(down + down[-2::-1], rel=1e-14)
+    assert found == pytest.approx(down + down[-2::-1], rel=1e-14, abs=0)
 
 
 def test_cosine_over_its_window_ends_just_above_the_minimum() -> None:
     found = trained_at("CosineAnnealingLR", 9, eta_min_ratio=0.1, end=5)
     last = 0.1 + 0.9 * (1 + math.cos(math.pi * 4 / 5)) / 2
-    assert found[4:] == pytest.approx([last] * 6, rel=1e-15)
+    assert found[4:] == pytest.approx([last] * 6, rel=1e-15, abs=0)
 
 
 def test_eta_min_ratio_is_a_share_of_the_optimizers_own_value() -> None:
     found = values(param_scheduler, "CosineAnnealingLR", 0.4, 3, T_max=3, eta_min_ratio=0.25, end=9)
-    assert found[3] == pytest.approx(0.1, rel=1e-15)
+    assert found[3] == pytest.approx(0.1, rel=1e-15, abs=0)
 
 
 def test_poly_is_exactly_the_minimum_in_its_last_step() -> None:
     found = trained_at("PolyLR", 6, power=2.0, eta_min=0.36, end=5)
     expected = [0.36 + 0.64 * (1 - s / 4) ** 2 for s in range(5)]
-    assert found == pytest.approx([*expected, 0.36, 0.36], rel=1e-15)
+    assert found == pytest.approx([*expected, 0.36, 0.36], rel=1e-15, abs=0)
     assert found[4] == 0.36
 
 
@@ -204,20 +204,20 @@ def test_one_cycle_goes_through_its_corners() -> None:
     )
     up = [0.5, 0.875, 1.25, 1.625, 2.0]
     down = [1.62, 1.24, 0.86, 0.48, 0.1]
-    assert found == pytest.approx([*up, *down, 0.1, 0.1], rel=1e-14)
+    assert found == pytest.approx([*up, *down, 0.1, 0.1], rel=1e-14, abs=0)
 
 
 def test_one_cycle_of_three_phases_comes_back_to_its_first_value() -> None:
     found = trained_at(
         "OneCycleLR", 9, eta_max=1.0, pct_start=0.4, div_factor=4.0, three_phase=True, end=10
     )
-    assert [found[0], found[3], found[6]] == pytest.approx([0.25, 1.0, 0.25], rel=1e-15)
-    assert found[9] == pytest.approx(0.25e-4, rel=1e-11)
+    assert [found[0], found[3], found[6]] == pytest.approx([0.25, 1.0, 0.25], rel=1e-15, abs=0)
+    assert found[9] == pytest.approx(0.25e-4, rel=1e-11, abs=0)
 
 
 def test_one_cycle_stays_at_its_last_value_after_total_steps() -> None:
     found = trained_at("OneCycleLR", 8, eta_max=1.0, total_steps=5, end=9)
-    assert found[4:] == pytest.approx([1 / 25 / 1e4] * 5, rel=1e-9)
+    assert found[4:] == pytest.approx([1 / 25 / 1e4] * 5, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,14 @@ def data_sampler(dataloader: Any) -> Any:
     return inner if inner is not None else getattr(dataloader, "sampler", None)
 
 
+def num_batches(dataloader: Any) -> int | None:
+    """Return a loader's number of batches; None for a stream, which does not know it."""
+    try:
+        return len(dataloader)
+    except TypeError:  # a DataLoader has __len__ even where its dataset has none
+        return None
+
+
 def set_epoch(dataloader: Any, epoch: int) -> None:
     """Tell the loader's sampler, if it asks, which epoch comes next."""
     sampler = data_sampler(dataloader)
@@ -32,11 +40,10 @@ def batches_from(dataloader: Iterable[Any], start: int) -> Iterator[Any]:
     if start == 0:
         return iter(dataloader)
     sampler, batch_size = data_sampler(dataloader), getattr(dataloader, "batch_size", None)
-    skips = hasattr(sampler, "skip") and batch_size is not None
+    skips = hasattr(sampler, "skip") and isinstance(batch_size, int)
     if skips:
-        sampler.skip(start * batch_size)
-    with (
-        isolated_rng()
-    ):  # making the iterator draws a number, which the stopped run had drawn already
+        sampler.skip(start * (batch_size or 0))
+    # Making the iterator draws a number, which the run that was stopped had drawn already.
+    with isolated_rng():
         batches = iter(dataloader)
     return batches if skips else itertools.islice(batches, start, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from trainkit.dataloader import num_batches
 from trainkit.hook import Hook
 
 if TYPE_CHECKING:
@@ -64,13 +65,13 @@ class IterTimerHook(Hook):
         runner.message_hub.update_scalar(f"{mode}/time", elapsed)
         self._total += elapsed
         self._count += 1
-        remaining = (
-            runner.max_iters - runner.iter - 1
-            if mode == "train"
-            else len(runner.dataloader(mode)) - batch_idx - 1
-        )
-        eta = self._total / self._count * max(remaining, 0)
+        eta = self._total / self._count * self._remaining(runner, batch_idx, mode)
         runner.message_hub.update_info("eta", eta, resumed=False)
+
+    def _remaining(self, runner: Runner, batch_idx: int, mode: str) -> int:
+        if mode == "train":
+            return max(runner.max_iters - runner.iter - 1, 0)
+        return max((num_batches(runner.dataloader(mode)) or 0) - batch_idx - 1, 0)
 
     def _restart(self) -> None:
         self._last, self._total, self._count = time.perf_counter(), 0.0, 0

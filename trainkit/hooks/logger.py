@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from trainkit.dataloader import num_batches
 from trainkit.dist import is_main_process
 from trainkit.errors import ConfigError
 from trainkit.hook import Hook
 from trainkit.log import LIVE
+from trainkit.run_dir import unused
 
 if TYPE_CHECKING:
     from trainkit.runner import Runner
@@ -42,6 +44,7 @@ class LoggerHook(Hook):
                 )
         self.interval, self.ignore_last = interval, ignore_last
         self.interval_exp_name, self.log_metric_by_epoch = interval_exp_name, log_metric_by_epoch
+        self._evaluated = 1  # batches of the evaluation so far
 
     def after_train_iter(
         self,
@@ -75,44 +78,35 @@ class LoggerHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Log the metrics."""
-        tag, line = runner.log_processor.get_log_after_epoch(
-            runner, len(runner.dataloader("val")), "val"
-        )
+        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated, "val")
         runner.logger.info(line)
         by_epoch = self.log_metric_by_epoch and runner.by_epoch
         runner.visualizer.add_scalars(tag, step=runner.epoch if by_epoch else runner.iter)
 
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Log the metrics, and write them to ``test_<time>.json`` in the run's directory."""
-        tag, line = runner.log_processor.get_log_after_epoch(
-            runner, len(runner.dataloader("test")), "test"
-        )
+        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated, "test")
         runner.logger.info(line)
         runner.visualizer.add_scalars(tag, step=runner.iter)
         if is_main_process():
-            path = runner.work_dir / f"test_{runner.timestamp}.json"
-            path.write_text(
-                json.dumps(dict(metrics or {}), indent=1, default=str) + "\n", encoding="utf-8"
-            )
+            text = json.dumps(dict(metrics or {}), indent=1, default=str)
+            path = unused(runner.work_dir / f"test_{runner.timestamp}.json")
+            path.write_text(f"{text}\n", encoding="utf-8")
 
     def _log_evaluation(self, runner: Runner, batch_idx: int, mode: str) -> None:
+        self._evaluated = batch_idx + 1
         if self.every_n_inner_iters(batch_idx, self.interval):
             _, line = runner.log_processor.get_log_after_iter(runner, batch_idx, mode)
             runner.logger.info(line, extra=LIVE)
 
     def _log_last(self, runner: Runner, batch_idx: int) -> bool:
-        batches = _length(runner.train_dataloader)
-        return batch_idx + 1 == batches and (not self.ignore_last or batches <= self.interval)
+        last = num_batches(runner.train_dataloader) if runner.by_epoch else runner.max_iters
+        return batch_idx + 1 == last and (not self.ignore_last or last <= self.interval)
 
     def _stays(self, runner: Runner, batch_idx: int) -> bool:
         """Whether a terminal keeps the line: the last of an epoch, or every tenth."""
-        batches = _length(runner.train_dataloader)
+        batches = num_batches(runner.train_dataloader)
         if runner.by_epoch and batches is not None:
             return batch_idx + self.interval >= batches
-        return (runner.iter + 1) % (
-            10 * self.interval
-        ) == 0 or runner.iter + self.interval >= runner.max_iters
-
-
-def _length(dataloader: Any) -> int | None:
-    return len(dataloader) if hasattr(dataloader, "__len__") else None
+        tenth = self.every_n_train_iters(runner, 10 * self.interval)
+        return tenth or runner.iter + self.interval >= runner.max_iters

@@ -36,12 +36,9 @@ class _EvaluateLoop:
         meta = getattr(getattr(dataloader, "dataset", None), "metainfo", None)
         evaluator.dataset_meta = meta
 
-    def _batches(self) -> int:
-        return len(self.dataloader)
-
     def _samples(self) -> int:
         dataset = getattr(self.dataloader, "dataset", None)
-        return len(dataset) if isinstance(dataset, Sized) else len(self.dataloader)
+        return len(dataset) if isinstance(dataset, Sized) else 0  # a stream does not know
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.runner.device.type, enabled=self.fp16)

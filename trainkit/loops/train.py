@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainkit.dataloader import batches_from, set_epoch
+from trainkit.dataloader import batches_from, num_batches, set_epoch
 from trainkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -146,6 +146,13 @@ class EpochBasedTrainLoop(BaseTrainLoop):
     ) -> None:
         super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
         self._max_epochs = _whole("max_epochs", max_epochs)
+        batches = num_batches(dataloader)
+        if batches is None:
+            raise ConfigError(
+                "The training data has no length, so its epochs cannot be counted. "
+                "Train by iterations: train_cfg=iter, or by_epoch: false with max_iters."
+            )
+        self._max_iters = self._max_epochs * batches
 
     @property
     def max_epochs(self) -> int:
@@ -155,7 +162,7 @@ class EpochBasedTrainLoop(BaseTrainLoop):
     @property
     def max_iters(self) -> int:
         """The number of iterations of the whole run."""
-        return self._max_epochs * len(self.dataloader)
+        return self._max_iters
 
     def run(self) -> Any:
         """Train to the end; return the model."""

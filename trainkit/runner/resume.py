@@ -38,44 +38,38 @@ def save(
     meta: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a checkpoint of everything, and point ``last_checkpoint`` at it; all ranks call."""
-    progress = runner.train_loop.state_dict()
-    checkpoint: dict[str, Any] = {
-        "meta": {
-            **_meta(runner),
-            "epoch": progress["epoch"],
-            "iter": progress["iter"],
-            **(meta or {}),
-        },
-        "state_dict": unwrap(runner.model).state_dict(),
-        "train_loop": progress,
-        "message_hub": runner.message_hub.state_dict(),
-        "hooks": runner.hooks.state_dict(),
-        "visualizer": runner.visualizer.state_dict(),
-    }
-    if save_optimizer:
-        checkpoint["optimizer"] = runner.optim_wrapper.state_dict()
-    if save_param_scheduler:
-        checkpoint["param_schedulers"] = [
-            _scheduler_state(scheduler) for scheduler in runner.param_schedulers
-        ]
+    checkpoint = _state(runner, meta or {})
+    if not save_optimizer:
+        del checkpoint["optimizer"]
+    if not save_param_scheduler:
+        del checkpoint["param_schedulers"]
     runner.hooks.before_save_checkpoint(runner, checkpoint)
     ranks = all_gather_object({"rng": get_rng_state()})
     if is_main_process():
-        model = checkpoint.pop("state_dict")
-        files = {
-            "model.pt": model,
-            "state.pt": checkpoint,
-            **{f"rank_{k}.pt": state for k, state in enumerate(ranks)},
-        }
-        facts = {
-            key: checkpoint["meta"][key]
-            for key in ("epoch", "iter", "trainkit_version", "torch_version")
-        }
-        write_checkpoint(directory, files, facts)
+        files = {"model.pt": checkpoint.pop("state_dict"), "state.pt": checkpoint}
+        files |= {f"rank_{rank}.pt": state for rank, state in enumerate(ranks)}
+        facts = ("epoch", "iter", "trainkit_version", "torch_version")
+        write_checkpoint(directory, files, {key: checkpoint["meta"][key] for key in facts})
         if not directory.name.startswith("best_"):
             (directory.parent / "last_checkpoint").write_text(f"{directory.name}\n")
     barrier()
     return directory
+
+
+def _state(runner: Runner, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of every part, under MMEngine's names where it has one."""
+    progress = runner.train_loop.state_dict()
+    counters = {"epoch": progress["epoch"], "iter": progress["iter"]}
+    return {
+        "meta": {**_meta(runner), **counters, **meta},
+        "state_dict": unwrap(runner.model).state_dict(),
+        "optimizer": runner.optim_wrapper.state_dict(),
+        "param_schedulers": [_scheduler_state(s) for s in runner.param_schedulers],
+        "message_hub": runner.message_hub.state_dict(),
+        "train_loop": progress,
+        "hooks": runner.hooks.state_dict(),
+        "visualizer": runner.visualizer.state_dict(),
+    }
 
 
 def _meta(runner: Runner) -> dict[str, Any]:

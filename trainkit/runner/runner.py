@@ -18,7 +18,7 @@ from trainkit.errors import ConfigError
 from trainkit.hook import Hook, HookList
 from trainkit.log import FILE_ONLY
 from trainkit.model import unwrap
-from trainkit.run_dir import lock
+from trainkit.run_dir import lock, unused
 from trainkit.runner import from_config
 from trainkit.runner import resume as state
 from trainkit.runner.assembly import Assembly
@@ -307,10 +307,9 @@ class Runner(Assembly):
             self.config_text,
             extra=FILE_ONLY,
         )
-        number = 1
-        while (path := self.work_dir / f"env{'' if number == 1 else f'_{number}'}.json").exists():
-            number += 1  # a resumed run may stand on another machine
         if is_main_process():
+            # Numbered, as a resumed run may stand on another machine.
+            path = unused(self.work_dir / "env.json")
             path.write_text(json.dumps(env, indent=1) + "\n", encoding="utf-8")
         if self.config_text and is_main_process() and not (self.work_dir / "config.yaml").exists():
             (self.work_dir / "config.yaml").write_text(self.config_text, encoding="utf-8")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from trainkit.run_dir import unused
 from trainkit.visualizer.backend import VisBackend
 
 
@@ -28,7 +29,8 @@ class LocalVisBackend(VisBackend):
         """Open the file; of a resumed run, without lines after ``resume_step`` or torn ones."""
         path = save_dir / self.filename
         if resume_step is None:
-            _set_aside(path)
+            if path.exists():  # of a run that left no checkpoint: new lines stand alone
+                path.rename(unused(path))
         elif path.exists():
             lines = path.read_text().splitlines()
             kept = [line for line in lines[: self._kept] if _iteration(line) <= resume_step]
@@ -58,16 +60,6 @@ class LocalVisBackend(VisBackend):
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _set_aside(path: Path) -> None:
-    """Rename the file of a run that left no checkpoint, so that new lines stand alone."""
-    number = 1
-    while path.exists():
-        aside = path.with_stem(f"{path.stem}_{number}")
-        if not aside.exists():
-            path.rename(aside)
-        number += 1
 
 
 def _is_json(value: Any) -> bool:

@@ -1,0 +1,176 @@
+"""CheckpointHook: which checkpoints there are after a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.toy import make_runner
+from trainkit import ConfigError
+from trainkit.checkpoint import read_checkpoint, read_manifest
+from trainkit.evaluator import BaseMetric
+from trainkit.hooks import CheckpointHook
+
+
+class Scores(BaseMetric):
+    """Give one of a list of scores at each validation."""
+
+    def __init__(self, scores: list[float], name: str = "accuracy") -> None:
+        super().__init__()
+        self.scores, self.name = list(scores), name
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.append(len(data_samples))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        return {self.name: self.scores.pop(0)}
+
+
+def saved(tmp_path: Path, train_cfg: dict[str, Any] | None = None, **options: Any) -> set[str]:
+    scores = options.pop("scores", [0.0] * 20)
+    runner = make_runner(
+        tmp_path / "run",
+        train_cfg={"by_epoch": True, **(train_cfg or {"max_epochs": 5})},
+        default_hooks={"checkpoint": options},
+        val_evaluator=Scores(scores),
+    )
+    runner.train()
+    return {path.name for path in runner.checkpoint_dir.iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"interval": 1}, {1, 2, 3, 4, 5}),
+        ({"interval": 2}, {2, 4, 5}),
+        ({"interval": 2, "save_last": False}, {2, 4}),
+        ({"interval": -1}, {5}),
+        ({"interval": 2, "save_begin": 3}, {3, 5}),
+        ({"interval": 1, "max_keep_ckpts": 2}, {4, 5}),
+    ],
+)
+def test_the_interval_decides(tmp_path: Path, options: dict[str, Any], expected: set[int]) -> None:
+    assert saved(tmp_path, **options) == {f"epoch_{number}" for number in expected}
+
+
+def test_an_iteration_run_counts_iterations(tmp_path: Path) -> None:
+    loop = {"by_epoch": False, "max_iters": 7}
+    assert saved(tmp_path, loop, interval=3) == {"iter_3", "iter_6", "iter_7"}
+
+
+def test_iterations_can_be_counted_in_an_epoch_run(tmp_path: Path) -> None:
+    loop = {"max_epochs": 2}
+    assert saved(tmp_path, loop, interval=4, by_epoch=False) == {"iter_4", "iter_6"}
+
+
+def test_the_template_names_a_checkpoint(tmp_path: Path) -> None:
+    assert saved(tmp_path, interval=5, filename_tmpl="epoch_{:03d}") == {"epoch_005"}
+
+
+def test_the_best_replaces_the_one_before(tmp_path: Path) -> None:
+    names = saved(tmp_path, interval=5, save_best="accuracy", scores=[0.1, 0.5, 0.3, 0.5, 0.4])
+    assert names == {"epoch_5", "best_accuracy_epoch_2"}
+
+
+def test_zero_is_a_score_and_nan_is_none(tmp_path: Path) -> None:
+    nan = float("nan")
+    names = saved(tmp_path, interval=5, save_best="auto", scores=[nan, 0.0, nan, -1.0, nan])
+    assert names == {"epoch_5", "best_accuracy_epoch_2"}
+
+
+def test_less_can_be_better(tmp_path: Path) -> None:
+    options = {"save_best": "accuracy", "rule": "less"}
+    names = saved(tmp_path, interval=5, scores=[0.3, 0.2, 0.4, 0.4, 0.4], **options)
+    assert names == {"epoch_5", "best_accuracy_epoch_2"}
+
+
+def test_a_metric_with_a_prefix_is_a_file_name(tmp_path: Path) -> None:
+    runner = make_runner(
+        tmp_path,
+        val_evaluator=Scores([0.1, 0.2], "coco/AP"),
+        default_hooks={"checkpoint": {"save_best": "coco/AP", "rule": "greater"}},
+    )
+    runner.train()
+    assert (runner.checkpoint_dir / "best_coco_AP_epoch_2").is_dir()
+
+
+def test_a_metric_that_is_not_given_is_named_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"save_best is 'acuracy'.* Did you mean 'accuracy'"):
+        saved(tmp_path, save_best="acuracy")
+
+
+def test_a_metric_without_a_direction_needs_a_rule(tmp_path: Path) -> None:
+    runner = make_runner(
+        tmp_path,
+        val_evaluator=Scores([1.0, 1.0], "zeal"),
+        default_hooks={"checkpoint": {"save_best": "zeal"}},
+    )
+    with pytest.raises(ConfigError, match=r"more or less of 'zeal' better.*hooks.checkpoint.rule"):
+        runner.train()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_keep_ckpts": 0}, "max_keep_ckpts is 0"),
+        ({"save_begin": -1}, "save_begin is -1"),
+        ({"rule": "bigger"}, "rule is 'bigger'"),
+        ({"save_best": ["a", "b"], "rule": ["less"] * 3}, "rule has 3 entries for 2 metrics"),
+        ({"save_best": ["auto", "a"]}, "'auto' beside metrics"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CheckpointHook(**options)
+
+
+def test_a_checkpoint_holds_the_whole_run(tmp_path: Path) -> None:
+    saved(tmp_path, interval=5)
+    path = tmp_path / "run" / "checkpoints" / "epoch_5"
+    assert {file.name for file in path.iterdir()} == {
+        "model.pt",
+        "state.pt",
+        "rank_0.pt",
+        "manifest.json",
+    }
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.keys() == {
+        "state_dict",
+        "meta",
+        "train_loop",
+        "message_hub",
+        "hooks",
+        "visualizer",
+        "optimizer",
+        "param_schedulers",
+        "rank",
+    }
+    assert (checkpoint["meta"]["epoch"], checkpoint["meta"]["iter"]) == (5, 15)
+    assert read_manifest(path)["iter"] == 15
+    assert (path.parent / "last_checkpoint").read_text() == "epoch_5\n"
+    plain = torch.load(path / "model.pt", weights_only=True)
+    assert plain.keys() == {"linear.weight", "linear.bias"}
+
+
+def test_a_lower_limit_prunes_when_resuming(tmp_path: Path) -> None:
+    saved(tmp_path, interval=1)
+    again = make_runner(
+        tmp_path / "run",
+        train_cfg={"by_epoch": True, "max_epochs": 6},
+        val_evaluator=Scores([0.0] * 9),
+        default_hooks={"checkpoint": {"max_keep_ckpts": 2}},
+        resume=True,
+    )
+    again.train()
+    names = {path.name for path in again.checkpoint_dir.glob("epoch_*")}
+    assert names == {"epoch_5", "epoch_6"}
+
+
+def test_evaluating_alone_saves_nothing(tmp_path: Path) -> None:
+    options = {"checkpoint": {"save_best": "mse"}}
+    runner = make_runner(tmp_path, default_hooks=options)
+    runner.val(load=False)
+    assert not runner.checkpoint_dir.exists()

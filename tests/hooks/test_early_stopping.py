@@ -1,0 +1,73 @@
+"""EarlyStoppingHook: when it stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hooks.test_checkpoint import Scores
+from tests.toy import make_runner
+from trainkit import ConfigError
+from trainkit.hooks import EarlyStoppingHook
+
+
+def epochs(tmp_path: Path, scores: list[float], **options: Any) -> int:
+    hook = EarlyStoppingHook(**{"monitor": "accuracy", **options})
+    runner = make_runner(
+        tmp_path,
+        train_cfg={"by_epoch": True, "max_epochs": len(scores)},
+        val_evaluator=Scores(scores),
+        custom_hooks=[hook],
+    )
+    runner.train()
+    return runner.epoch
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "expected"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], {"patience": 1}, 4),
+        ([0.1, 0.2, 0.2, 0.4], {"patience": 1}, 3),
+        ([0.1, 0.2, 0.2, 0.1, 0.5], {"patience": 2}, 4),
+        ([0.1, 0.2, 0.2, 0.3, 0.3, 0.5], {"patience": 2}, 6),
+        ([0.1, 0.15, 0.2, 0.5], {"patience": 2, "min_delta": 0.2}, 3),
+        ([0.5, 0.4, 0.4, 0.1], {"patience": 1, "rule": "less"}, 3),
+        ([0.1, float("nan"), 0.5], {}, 2),
+        ([0.1, float("nan"), 0.5], {"check_finite": False}, 3),
+        ([0.1, 0.9, 0.95], {"stopping_threshold": 0.8}, 2),
+    ],
+)
+def test_it_stops_when_nothing_improves(
+    tmp_path: Path, scores: list[float], options: dict[str, Any], expected: int
+) -> None:
+    assert epochs(tmp_path, scores, **options) == expected
+
+
+def test_a_monitor_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"monitor is 'accurac'.* Did you mean 'accuracy'"):
+        epochs(tmp_path, [0.1, 0.2], monitor="accurac")
+
+
+def test_unless_only_a_warning_is_wanted(tmp_path: Path) -> None:
+    assert epochs(tmp_path, [0.1, 0.2], monitor="auc", strict=False) == 2
+    assert "monitor is 'auc'" in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.parametrize("options", [{"patience": 0}, {"min_delta": -1.0}, {"rule": "more"}])
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="early_stopping"):
+        EarlyStoppingHook("accuracy", **options)
+
+
+def test_the_early_stop_is_saved(tmp_path: Path) -> None:
+    runner = make_runner(
+        tmp_path,
+        train_cfg={"by_epoch": True, "max_epochs": 9},
+        val_evaluator=Scores([0.5, 0.4]),
+        custom_hooks=[EarlyStoppingHook("accuracy", patience=1)],
+        default_hooks={"checkpoint": {"interval": 7}},
+    )
+    runner.train()
+    assert (runner.checkpoint_dir / "epoch_2").is_dir()

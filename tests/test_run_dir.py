@@ -1,0 +1,275 @@
+"""A run's directory: made once, locked while its process lives, found again by its identity."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainkit.errors import CheckpointError, ConfigError, RunLockedError
+from trainkit.run_dir import (
+    RunRecord,
+    find_run,
+    identity,
+    is_locked,
+    lock,
+    make_unique,
+    read_status,
+    safe_name,
+)
+
+HOLD = """
+import os, sys
+from pathlib import Path
+from trainkit.run_dir import lock
+with lock(Path(sys.argv[1])):
+    if sys.argv[2] == "with a worker" and os.fork() == 0:
+        sys.stdin.read()
+        os._exit(0)
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holder(run: Path, kind: str = "alone") -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock of ``run``."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run), kind], stdin=pipe, stdout=pipe, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        yield process
+
+
+@given(st.text())
+def test_a_safe_name_is_one_visible_path_component(text: str) -> None:
+    name = safe_name(text)
+    assert 0 < len(name.encode()) <= 100
+    assert Path(name).parts == (name,)
+    assert not name.startswith(".")
+    assert not any(character in "/\\\n\r\0 '\"$*" for character in name)
+    assert safe_name(text) == name
+
+
+@given(st.text(min_size=101, max_size=300, alphabet="ab/é漢"), st.text(min_size=1, alphabet="cd"))
+def test_long_names_that_differ_at_the_end_stay_apart(text: str, end: str) -> None:
+    assert len(safe_name(text).encode()) <= 100
+    assert safe_name(text) != safe_name(text + end)
+
+
+def test_a_name_that_is_safe_already_is_kept() -> None:
+    assert safe_name("lr=0.1,seed=2") == "lr=0.1,seed=2"
+    assert safe_name("a" * 100) == "a" * 100
+
+
+@pytest.mark.parametrize("length", [1, 200])
+def test_bytes_of_the_command_line_that_are_no_text_are_named_too(length: int) -> None:
+    text = os.fsdecode(b"name=" + b"\xff" * length)
+    assert safe_name(text).startswith("name=_")
+
+
+def test_a_new_directory_is_never_one_that_exists(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run_1").write_text("a file counts as well")
+    assert make_unique(tmp_path, "run") == tmp_path / "run_2"
+    assert make_unique(tmp_path / "deep" / "er", "run") == tmp_path / "deep" / "er" / "run"
+
+
+def test_twenty_threads_at_once_get_twenty_directories(tmp_path: Path) -> None:
+    start = threading.Barrier(20)
+
+    def make(_: int) -> Path:
+        start.wait()
+        return make_unique(tmp_path / "outputs", "run")
+
+    with ThreadPoolExecutor(20) as pool:
+        made = list(pool.map(make, range(20)))
+    assert len(set(made)) == 20
+    assert all(path.is_dir() for path in made)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_twenty_processes_at_once_get_twenty_directories(tmp_path: Path) -> None:
+    children = []
+    for number in range(20):
+        child = os.fork()
+        if child == 0:
+            try:
+                (make_unique(tmp_path / "outputs", "run") / "mine").write_text(str(number))
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    owners = [(path / "mine").read_text() for path in (tmp_path / "outputs").iterdir()]
+    assert sorted(map(int, owners)) == list(range(20))
+
+
+def test_a_file_where_the_outputs_should_be_is_an_error_and_no_endless_loop(tmp_path: Path) -> None:
+    def give_up(signum: int, frame: FrameType | None) -> NoReturn:
+        raise AssertionError("make_unique does not end")
+
+    (tmp_path / "outputs").write_text("mine")
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    try:
+        with pytest.raises(ConfigError, match="work_dir"):
+            make_unique(tmp_path / "outputs", "run")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"x+ cannot be made: File name too long.*work_dir="):
+        make_unique(tmp_path, "x" * 300)
+
+
+def test_the_order_of_overrides_makes_no_other_run() -> None:
+    assert identity("digits", ["b=2", "a=1"]) == identity("digits", ["a=1", "b=2"])
+    assert identity("digits", ["a=1"]) == ["digits", "a=1"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "resume=true",
+        "resume=outputs/digits/x",
+        "launcher=local",
+        "launcher.nproc=4",
+        "+launcher=local",
+        "env=gpu",
+        "env.device=cpu",
+        "++env.num_threads=1",
+        "~env",
+        "hydra.job.chdir=true",
+        "hydra/launcher=submitit_slurm",
+        "hydra/launcher@hydra.launcher=basic",
+    ],
+)
+def test_how_a_run_is_started_makes_no_other_run(override: str) -> None:
+    assert identity("digits", ["seed=1", override]) == ["digits", "seed=1"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["environment=x", "resume_from=x", "model.env=1", "hooks=ema", "~hooks.logger", "seed=2"],
+)
+def test_what_changes_a_run_is_in_its_identity(override: str) -> None:
+    assert identity("digits", [override]) == ["digits", override]
+
+
+def make_run(path: Path, wanted: list[str], created: float) -> Path:
+    path.mkdir(parents=True)
+    RunRecord(path).begin(identity=wanted, created=created)
+    return path
+
+
+def test_the_newest_run_of_the_same_identity_is_found(tmp_path: Path) -> None:
+    wanted = identity("digits", ["seed=1"])
+    make_run(tmp_path / "b", wanted, created=1)
+    newest = make_run(tmp_path / "a", wanted, created=2)
+    make_run(tmp_path / "c", identity("digits", ["seed=2"]), created=3)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "status.json").write_text("{torn")
+    os.utime(newest / "status.json", (0, 0))
+    assert find_run(tmp_path, wanted) == newest
+    assert find_run(tmp_path, identity("digits", [])) is None
+    assert find_run(tmp_path / "missing", wanted) is None
+
+
+def test_a_sweeps_trial_is_found(tmp_path: Path) -> None:
+    wanted = identity("digits", ["seed=1"])
+    trial = make_run(tmp_path / "sweep_1" / "0_seed=1", wanted, created=1)
+    assert find_run(tmp_path, wanted) == trial
+
+
+def test_a_run_that_a_process_works_in_is_passed_over(tmp_path: Path) -> None:
+    old = make_run(tmp_path / "old", ["digits"], created=1)
+    new = make_run(tmp_path / "new", ["digits"], created=2)
+    with lock(new):
+        assert find_run(tmp_path, ["digits"]) == old
+    assert find_run(tmp_path, ["digits"]) == new
+
+
+def test_a_second_process_is_told_who_works_there(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        assert is_locked(tmp_path)
+        with pytest.raises(RunLockedError) as caught, lock(tmp_path):
+            pass
+    assert f"Process {process.pid} on {socket.gethostname()}" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert not is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["alone", "with a worker"])
+def test_the_lock_dies_with_its_process(tmp_path: Path, kind: str) -> None:
+    with holder(tmp_path, kind) as process:
+        process.kill()
+        process.wait()
+        with lock(tmp_path):
+            assert is_locked(tmp_path)
+
+
+def test_a_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), lock(tmp_path):
+        _ = 1 / 0
+    assert not is_locked(tmp_path)
+
+
+def test_a_run_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written: No such file.*work_dir"):
+        with lock(tmp_path / "missing"):
+            pass
+
+
+def test_a_record_keeps_earlier_facts(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path)
+    record.begin(identity=["digits"], seed=1)
+    first = read_status(tmp_path)
+    record.update(iter=10, best={"accuracy": 0.5})
+    record.end("failed", error="ValueError")
+    failed = read_status(tmp_path)
+    assert (failed["status"], failed["iter"], failed["seed"]) == ("failed", 10, 1)
+    RunRecord(tmp_path).begin(seed=2)
+    again = read_status(tmp_path)
+    assert again["created"] == first["created"]
+    assert again["identity"] == ["digits"]
+    assert again["best"] == {"accuracy": 0.5}
+    assert (again["status"], again["seed"], again["pid"]) == ("running", 2, os.getpid())
+    assert not {"error", "ended"} & set(again)
+    record.end("finished")
+    assert read_status(tmp_path)["status"] == "finished"
+    assert read_status(tmp_path)["ended"] >= again["started"]
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+@pytest.mark.parametrize("text", ["", "{torn", "[1]", "null"])
+def test_a_record_that_cannot_be_read_is_begun_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / "status.json").write_text(text)
+    assert read_status(tmp_path) == {}
+    RunRecord(tmp_path).begin(seed=1)
+    assert json.loads((tmp_path / "status.json").read_text())["status"] == "running"
+
+
+def test_a_record_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"run/status\.json cannot be written.*resume=true"):
+        RunRecord(tmp_path / "run").begin()
