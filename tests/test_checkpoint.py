@@ -166,10 +166,13 @@ class Tagged(torch.Tensor):
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_saved_can_be_loaded_or_is_refused_at_once(tmp_path: Path, value: Any) -> None:
+    refusal = ""
     try:
         write_checkpoint(tmp_path / "epoch_1", {"model.pt": {"value": value}}, {})
     except CheckpointError as error:
-        assert "model.value" in str(error)
+        refusal = str(error)
+    if refusal:
+        assert "model.value" in refusal
         assert not any(tmp_path.iterdir())
     else:
         read = read_checkpoint(tmp_path / "epoch_1")["state_dict"]["value"]
@@ -345,9 +348,7 @@ def test_a_kill_inside_a_removal_leaves_no_half_checkpoint(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("keep", [lambda size: 0, lambda size: size // 2, lambda size: size - 1])
-def test_a_truncated_file_is_noticed(
-    tmp_path: Path, name: str, keep: Callable[[int], int]
-) -> None:
+def test_a_truncated_file_is_noticed(tmp_path: Path, name: str, keep: Callable[[int], int]) -> None:
     file = write(tmp_path / "epoch_1") / name
     os.truncate(file, keep(file.stat().st_size))
     for check in (read_manifest, verify_checkpoint, read_checkpoint):
@@ -396,7 +397,12 @@ def test_a_deleted_file_is_noticed(tmp_path: Path, name: str) -> None:
 def test_a_junk_manifest_is_an_incomplete_checkpoint(tmp_path: Path, text: bytes) -> None:
     path = write(tmp_path / "epoch_1")
     (path / MANIFEST).write_bytes(text)
-    for check in (read_manifest, verify_checkpoint, read_checkpoint, lambda p: find_latest(p.parent)):
+    for check in (
+        read_manifest,
+        verify_checkpoint,
+        read_checkpoint,
+        lambda p: find_latest(p.parent),
+    ):
         with pytest.raises(CheckpointError, match=str(path)):
             check(path)
 
@@ -421,7 +427,9 @@ def test_a_newer_format_says_to_update(tmp_path: Path) -> None:
     path = write(tmp_path / "epoch_1")
     manifest = {**json.loads((path / MANIFEST).read_text()), "format_version": FORMAT_VERSION + 1}
     (path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="has format 2; this trainkit reads up to 1. Update"):
+    with pytest.raises(
+        CheckpointError, match=r"has format 2; this trainkit reads up to 1\. Update"
+    ):
         read_checkpoint(path)
 
 

@@ -30,6 +30,7 @@ from trainkit.run_dir import (
     make_unique,
     read_status,
     safe_name,
+    unused,
 )
 
 HOLD = """
@@ -81,7 +82,7 @@ def test_a_name_that_is_safe_already_is_kept() -> None:
 
 @pytest.mark.parametrize("length", [1, 200])
 def test_bytes_of_the_command_line_that_are_no_text_are_named_too(length: int) -> None:
-    text = os.fsdecode(b"name=" + b"\xff" * length)
+    text = os.fsdecode(b"name=\xff" + b"x" * length)
     assert safe_name(text).startswith("name=_")
 
 
@@ -138,8 +139,20 @@ def test_a_file_where_the_outputs_should_be_is_an_error_and_no_endless_loop(tmp_
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"x+ cannot be made: File name too long.*work_dir="):
+    with pytest.raises(ConfigError, match=r"x+ cannot be made: File name too long.*work_dir"):
         make_unique(tmp_path, "x" * 300)
+
+
+def test_a_name_beside_one_that_is_taken_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    taken = []
+    for _ in range(4):
+        free = unused(path)
+        assert free.parent == tmp_path
+        assert not free.exists()
+        free.write_text("")
+        taken.append(free)
+    assert len(set(taken)) == 4
 
 
 def test_the_order_of_overrides_makes_no_other_run() -> None:
@@ -235,9 +248,9 @@ def test_a_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
 
 
 def test_a_run_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be written: No such file.*work_dir"):
-        with lock(tmp_path / "missing"):
-            pass
+    message = r"cannot be written: No such file.*work_dir"
+    with pytest.raises(ConfigError, match=message), lock(tmp_path / "missing"):
+        pass
 
 
 def test_a_record_keeps_earlier_facts(tmp_path: Path) -> None:

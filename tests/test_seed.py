@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from trainkit import seed as seed_module
 from trainkit.checkpoint import read_checkpoint, write_checkpoint
+from trainkit.errors import ConfigError
 from trainkit.seed import get_rng_state, isolated_rng, set_random_seed, set_rng_state
 
 
@@ -105,6 +107,11 @@ def test_isolation_holds_when_an_error_passes_through() -> None:
     expected = draw()
     set_random_seed(1)
     with pytest.raises(ZeroDivisionError), isolated_rng():
-        draw()
-        _ = 1 / 0
+        _ = draw()[0] / 0
     assert draw() == expected
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", True])
+def test_a_seed_that_is_no_whole_number_is_refused(seed: Any) -> None:
+    with pytest.raises(ConfigError, match=f"The seed is {seed!r}; expected a whole number"):
+        set_random_seed(seed)

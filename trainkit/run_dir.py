@@ -32,25 +32,38 @@ def safe_name(text: str) -> str:
     return f"{name.encode()[: _MAX_NAME - 9].decode(errors='ignore')}-{digest}"
 
 
+def make_directory(path: Path) -> None:
+    """Make ``path``, and what is above it, unless it is there.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The directory {path} cannot be made: {error.strerror}. Choose one with work_dir=..."
+        ) from None
+
+
 def make_unique(parent: Path, name: str) -> Path:
     """Make and return ``parent/name``, or ``parent/name_n`` where that is taken.
 
     Raises:
         ConfigError: The directory cannot be made.
     """
+    make_directory(parent)
     number = 0
     while True:
         path = parent / (name if number == 0 else f"{name}_{number}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
         except FileExistsError:
             number += 1
             continue
         except OSError as error:
             raise ConfigError(
-                f"The run's directory {path} cannot be made: {error.strerror}. Choose one with "
-                "work_dir=..."
+                f"The directory {path} cannot be made: {error.strerror}. Choose another work_dir."
             ) from None
         return path
 

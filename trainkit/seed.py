@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from trainkit.dist import broadcast_object, get_rank
+from trainkit.errors import ConfigError
 
 
 def set_random_seed(
@@ -25,6 +26,8 @@ def set_random_seed(
             raise.
         diff_rank_seed: Add the rank, so that ranks draw different numbers.
     """
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise ConfigError(f"The seed is {seed!r}; expected a whole number of at least 0, or null.")
     if seed is None:
         seed = broadcast_object(int.from_bytes(os.urandom(4), "little") % 2**31)
     used = seed + get_rank() if diff_rank_seed else seed

@@ -15,7 +15,6 @@ from trainkit.optim_wrapper import AmpOptimWrapper, OptimWrapper
 
 
 def linear() -> nn.Linear:
-    torch.manual_seed(7)
     return nn.Linear(4, 2)
 
 

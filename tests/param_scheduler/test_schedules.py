@@ -180,8 +180,13 @@ def test_cosine_over_its_window_ends_just_above_the_minimum() -> None:
 
 
 def test_eta_min_ratio_is_a_share_of_the_optimizers_own_value() -> None:
-    found = values(param_scheduler, "CosineAnnealingLR", 0.4, 3, T_max=3, eta_min_ratio=0.25, end=9)
-    assert found[3] == pytest.approx(0.1, rel=1e-15, abs=0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.4)
+    halved = param_scheduler.LinearLR(optimizer, end_factor=0.5, end=2)
+    cosine = param_scheduler.CosineAnnealingLR(optimizer, T_max=3, eta_min_ratio=0.25, begin=2)
+    param_scheduler.chain([halved, cosine])
+    for scheduler in (halved, cosine):
+        scheduler.load_state_dict({"last_step": 5})
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1, rel=1e-15, abs=0)
 
 
 def test_poly_is_exactly_the_minimum_in_its_last_step() -> None:

@@ -52,6 +52,10 @@ def parse(argv: list[str]) -> Arguments:
             raise ConfigError(
                 f"The argument {override!r} is no override; expected key=value, +key=value or ~key."
             )
+    keys = [text.partition("=")[0] for text in given["overrides"]]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ConfigError(f"Given more than once: {', '.join(twice)}. Which one counts? Drop one.")
     inspect: list[str] = []
     for name, value in given.items():
         if name.startswith("hydra ") and value not in (None, False):

@@ -65,19 +65,12 @@ def _stored_config(run: Path, overrides: list[str], config_dirs: list[str]) -> D
 
 
 def _apply(cfg: DictConfig, text: str, config_dirs: list[str]) -> None:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
     from omegaconf import OmegaConf
 
-    from trainkit.config.compose import hydra_loader
+    from trainkit.config.compose import hydra_loader, parse_override
     from trainkit.config.diagnose import all_groups, key_error
 
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except OverrideParseException as error:
-        raise ConfigError(
-            f"The override {text!r} cannot be read: {' '.join(str(error).split())}"
-        ) from None
+    override = parse_override(text)
     with hydra_loader() as loader:
         is_group = override.key_or_group in set(all_groups(loader))
     key = override.key_or_group.replace("/", ".")

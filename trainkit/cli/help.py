@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Any
 
 from trainkit.cli import COMMANDS
 from trainkit.cli.arguments import parse
-from trainkit.config.compose import compose_with_hydra, conf_dir, hydra_loader, search_path
+from trainkit.config.compose import conf_dir, hydra_loader
 from trainkit.config.diagnose import all_groups
 
-_WIDTH = 110
+_WIDTH = 100
+_INDENT = 32
+_FLAGS = {
+    "-m, --multirun": "sweep over comma-separated values, a run for each combination",
+    "--cfg job --resolve": "print the composed config instead of running it",
+    "--config-dir DIR": "add the groups and options in DIR",
+    "--config-name NAME": "use another primary config",
+    "--info defaults": "show which files the config comes from",
+}
+_EXAMPLES = """\
+  python -m trainkit train_cfg=epoch optim_wrapper=amp
+  python -m trainkit optim_wrapper/optimizer=adamw param_scheduler=cosine hooks=[ema]
+  python -m trainkit -m optim_wrapper.optimizer.lr=0.1,0.01 seed=1,2
+  trainkit test run=outputs/digits/<run>"""
 
 
 def print_help(argv: list[str]) -> None:
@@ -28,32 +40,15 @@ def print_help(argv: list[str]) -> None:
     print("\nConfig groups, * marks the default:")
     for group, names in options.items():
         marked = [f"*{name}" if name in chosen.get(group, ()) else name for name in names]
-        _print_entry(group, "  ".join(marked), 30)
-    print(
-        "\nOptions of a group are added by group=[a,b] (hooks), and left out by group=none where "
-        "there is a none."
-    )
+        _print_entry(group, "  ".join(marked), _INDENT)
+    print("\nhooks takes several, hooks=[ema,early_stopping]; group=none switches a group off.")
     print("\nTop-level keys:")
     for key, text in _scalars(given.config_name):
-        _print_entry(key, text, 30)
+        _print_entry(key, text, _INDENT)
     print("\nFlags:")
-    for flag, text in (
-        (
-            "-m, --multirun",
-            "sweep over comma-separated values: -m optim_wrapper.optimizer.lr=0.1,0.01 seed=1,2",
-        ),
-        ("--cfg job --resolve", "print the composed config instead of running it"),
-        ("--config-dir DIR", "add the groups and options in DIR"),
-        ("--config-name NAME", "use another primary config"),
-        ("--info defaults", "show which files the config comes from"),
-    ):
-        _print_entry(flag, text, 30)
-    print("\nExamples:\n  python -m trainkit train_cfg=epoch optim_wrapper=amp")
-    print(
-        "  python -m trainkit optim_wrapper/optimizer=adamw param_scheduler=cosine "
-        "hooks=[ema,early_stopping]"
-    )
-    print("  trainkit test run=outputs/digits/<run>")
+    for flag, text in _FLAGS.items():
+        _print_entry(flag, text, _INDENT)
+    print(f"\nExamples:\n{_EXAMPLES}")
 
 
 def _print_entry(name: str, text: str, indent: int) -> None:
@@ -65,22 +60,15 @@ def _groups(
     config_name: str, config_dirs: list[str]
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Return, by group, the options chosen by default, and all options."""
-    composed = compose_with_hydra([], config_name=config_name, config_dirs=config_dirs)
-    choices: dict[str, Any] = {
-        str(group): option for group, option in composed.hydra.runtime.choices.items()
-    }
-    with hydra_loader() as loader:
-        from hydra import compose
+    from hydra import compose
 
-        compose(
-            config_name, search_path(config_dirs)
-        )  # the loader learns the search path by composing with it
+    with hydra_loader(config_dirs) as loader:
+        composed = compose(config_name, return_hydra_config=True)
         options = {group: list(loader.get_group_options(group)) for group in all_groups(loader)}
-    chosen = {
-        g: [str(name) for name in (c if isinstance(c, list) else [c])]
-        for g, c in choices.items()
-        if c
-    }
+    chosen: dict[str, list[str]] = {}
+    for group, option in composed.hydra.runtime.choices.items():
+        listed = option if isinstance(option, list) else [option]
+        chosen[str(group)] = [str(name) for name in listed]
     return chosen, {group: names for group, names in sorted(options.items()) if names}
 
 

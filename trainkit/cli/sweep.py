@@ -12,6 +12,7 @@ from trainkit.cli.arguments import Arguments
 from trainkit.cli.hydra_app import run
 from trainkit.cli.train import OUTPUTS, objective, train_in
 from trainkit.config import compose
+from trainkit.config.compose import parse_override
 from trainkit.errors import ConfigError, TrainkitError
 from trainkit.run_dir import RunRecord, identity, make_unique, read_status, safe_name, timestamp
 
@@ -94,17 +95,9 @@ def _trial(cfg: DictConfig) -> float | None:
 
 def _trials(overrides: list[str]) -> Iterator[list[str]]:
     """Yield the overrides of each trial of a grid; what only a sweeper can draw is left out."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
     choices: list[list[str]] = []
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except OverrideParseException as error:
-            raise ConfigError(
-                f"The override {text!r} cannot be read: {' '.join(str(error).split())}"
-            ) from None
+        override = parse_override(text)
         if override.is_sweep_override() and override.is_discrete_sweep():
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])

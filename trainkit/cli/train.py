@@ -14,6 +14,7 @@ from trainkit.run_dir import (
     RunRecord,
     find_run,
     identity,
+    make_directory,
     make_unique,
     read_status,
     safe_name,
@@ -150,7 +151,7 @@ def _is_finished(run: Path, wanted: Sequence[str]) -> bool:
 def _record(run: Path, wanted: Sequence[str], overrides: Sequence[str]) -> None:
     from trainkit.runner.from_config import redact_override
 
-    run.mkdir(parents=True, exist_ok=True)
+    make_directory(run)
     shown = [redact_override(text) for text in overrides]
     RunRecord(run).update(identity=[redact_override(text) for text in wanted], overrides=shown)
     # What Hydra itself would keep of a run, for tools that look for it.

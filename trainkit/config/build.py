@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from trainkit.errors import ConfigError, did_you_mean
+from trainkit.errors import ConfigError, TrainkitError, did_you_mean
 
 # What Hydra reads in a node besides arguments. _convert_ has no choice here: containers are always
 # plain.
@@ -65,14 +65,36 @@ class Partial:
         self.target, self.kwargs, self.path = target, dict(kwargs), path
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the target; what the config gave wins over ``kwargs``."""
+        """Call the target; what the config gave wins over ``kwargs``.
+
+        Raises:
+            ConfigError: Arguments that the target does not take; or values that one of trainkit's
+                or torch's own targets refuses. An error of the user's code passes through.
+        """
         merged = {**kwargs, **self.kwargs}
         check_arguments(self.target, args, merged, self.path)
-        return self.target(*args, **merged)
+        if not _is_library(self.target):
+            return self.target(*args, **merged)
+        try:
+            return self.target(*args, **merged)
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+            if isinstance(error, TrainkitError):
+                raise
+            raise ConfigError(self._refusal(error)) from error
+
+    def _refusal(self, error: Exception) -> str:
+        plain = (int, float, str, bool, list, dict, type(None))
+        given = [f"{k}={v!r}" for k, v in self.kwargs.items() if isinstance(v, plain)]
+        name = getattr(self.target, "__name__", repr(self.target))
+        return f"{self.path}: {name}({', '.join(given)}) is refused: {_first_line(error)}."
 
     def accepts(self, name: str) -> bool:
         """Whether the target has a parameter ``name`` that the config left open."""
         return name not in self.kwargs and name in _parameters(self.target)
+
+
+def _is_library(target: Callable[..., Any]) -> bool:
+    return (getattr(target, "__module__", None) or "").split(".")[0] in ("trainkit", "torch")
 
 
 def build(
@@ -179,7 +201,7 @@ def _import(name: str, path: str) -> Any:
             owner = ".".join(parts[: len(parts) - len(rest) + depth])
             raise ConfigError(
                 f"{path}: {name!r} cannot be imported: {owner} has no {part!r}. "
-                f"{_near(found, part)}"
+                f"{_near(found, part, last=depth + 1 == len(rest))}"
             )
         found = getattr(found, part)
     return found
@@ -198,9 +220,12 @@ def _longest_module(parts: Sequence[str]) -> tuple[ModuleType | None, Sequence[s
     return None, parts
 
 
-def _near(owner: Any, name: str) -> str:
+def _near(owner: Any, name: str, *, last: bool) -> str:
+    """Return the nearest name in ``owner``; for the last part of a path, of what can be called."""
     names = [entry for entry in dir(owner) if not entry.startswith("_")]
-    if isinstance(owner, ModuleType) and hasattr(owner, "__path__"):
+    if last:
+        names = [entry for entry in names if callable(getattr(owner, entry, None))]
+    elif isinstance(owner, ModuleType) and hasattr(owner, "__path__"):
         names += [module.name for module in pkgutil.iter_modules(owner.__path__)]
     return did_you_mean(name, names, listed="It has")
 
@@ -263,4 +288,4 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from trainkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
 VERSION_BASE = "1.3"
@@ -49,48 +50,63 @@ def compose(
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    with hydra_loader():
-        try:
-            return hydra_compose(config_name, [*search_path(config_dirs), *overrides])
-        except (HydraException, OmegaConfBaseException) as error:
-            from trainkit.config.diagnose import diagnose
+    try:
+        with hydra_loader(config_dirs):
+            return hydra_compose(config_name, list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # group=null: ValueError
+        if isinstance(error, ConfigError):
+            raise
+        from trainkit.config.diagnose import diagnose
 
-            raise diagnose(error, list(overrides), config_name, search_path(config_dirs)) from None
-
-
-def compose_with_hydra(
-    overrides: Sequence[str], *, config_name: str, config_dirs: Sequence[str | Path]
-) -> DictConfig:
-    """Compose with the ``hydra`` node kept: what a group's default option is stands only there."""
-    from hydra import compose as hydra_compose
-
-    with hydra_loader():
-        return hydra_compose(
-            config_name, [*search_path(config_dirs), *overrides], return_hydra_config=True
-        )
+        raise diagnose(error, list(overrides), config_name, config_dirs) from None
 
 
 @contextmanager
-def hydra_loader() -> Iterator[ConfigLoaderImpl]:
-    """Hydra's config loader over trainkit's conf/; Hydra's global state is put back afterwards."""
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+def hydra_loader(config_dirs: Sequence[str | Path] = ()) -> Iterator[ConfigLoader]:
+    """Hydra set up over trainkit's conf/ and ``config_dirs``; its global state is put back after.
 
-    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        yield GlobalHydra.instance().config_loader()  # type: ignore[misc]  # declared as the abstract ConfigLoader
-
-
-def search_path(config_dirs: Sequence[str | Path]) -> list[str]:
-    """Return the override that adds ``config_dirs`` to Hydra's search path, if there are any.
+    Hydra's own ``initialize_config_dir`` takes one directory, and what ``hydra.searchpath`` adds
+    cannot hold the primary config.
 
     Raises:
-        ConfigError: One of them is no directory.
+        ConfigError: One of ``config_dirs`` is no directory.
     """
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+
+    path = create_config_search_path(str(conf_dir()))
     for directory in config_dirs:
         if not Path(directory).is_dir():
             raise ConfigError(
                 f"--config-dir {str(directory)!r} is no directory. Name one that holds group "
                 "folders."
             )
-    quoted = ",".join(f'"file://{Path(directory).resolve()}"' for directory in config_dirs)
-    return [f"hydra.searchpath=[{quoted}]"] if config_dirs else []
+        path.prepend("command-line", f"file://{Path(directory).resolve()}", anchor="schema")
+    shared = GlobalHydra.instance()
+    before, shared.hydra = shared.hydra, None
+    version.setbase(VERSION_BASE)
+    try:
+        yield Hydra.create_main_hydra2("trainkit", path).config_loader
+    finally:
+        shared.hydra = before
+
+
+def parse_override(text: str) -> Override:
+    """Return an override of the command line as Hydra reads it.
+
+    Raises:
+        ConfigError: Hydra cannot read it.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"The override {text!r} cannot be read: {reason}. "
+            "Expected key=value; put quotes around a value with special characters."
+        ) from None

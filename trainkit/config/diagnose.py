@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from trainkit.config.compose import hydra_loader
+from trainkit.config.compose import hydra_loader, parse_override
 from trainkit.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
 
 def diagnose(
-    error: Exception, overrides: list[str], config_name: str, search_path: list[str]
+    error: Exception, overrides: list[str], config_name: str, config_dirs: Sequence[str | Path]
 ) -> ConfigError:
     """Return the ConfigError that says which override is wrong, or what else Hydra found."""
-    problems = list(_override_problems(overrides, config_name, search_path))
+    problems = list(_override_problems(overrides, config_name, config_dirs))
     if problems:
         return ConfigError("\n".join(problems))
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
@@ -28,9 +29,9 @@ def diagnose(
 
 
 def _override_problems(
-    overrides: list[str], config_name: str, search_path: list[str]
+    overrides: list[str], config_name: str, config_dirs: Sequence[str | Path]
 ) -> Iterator[str]:
-    with hydra_loader() as loader:
+    with hydra_loader(config_dirs) as loader:
         parsed, unreadable = _parse(overrides)
         yield from unreadable
         groups = set(all_groups(loader))
@@ -42,7 +43,7 @@ def _override_problems(
         usable = [
             t for t, o in lines.items() if o.key_or_group in groups and t not in wrong_options
         ]
-        known = _keys(config_name, [*search_path, *usable])
+        known = _keys(config_name, usable)
         for override in parsed:
             if override.key_or_group not in groups:
                 yield from _key_problem(override, known, groups)
@@ -55,23 +56,16 @@ def key_error(override: Override, cfg: DictConfig) -> ConfigError:
 
 
 def _parse(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
     parsed, unreadable = [], []
     for text in overrides:
         try:
-            parsed.append(OverridesParser.create().parse_override(text))
-        except OverrideParseException as error:
-            reason = " ".join(str(error).split())
-            unreadable.append(
-                f"The override {text!r} cannot be read: {reason}. Expected key=value; quote '=' in "
-                "values."
-            )
+            parsed.append(parse_override(text))
+        except ConfigError as error:
+            unreadable.append(str(error))
     return parsed, unreadable
 
 
-def all_groups(loader: ConfigLoaderImpl, parent: str = "") -> Iterator[str]:
+def all_groups(loader: ConfigLoader, parent: str = "") -> Iterator[str]:
     """Yield every config group, nested ones as ``parent/child``; Hydra's own group is left out."""
     for name in loader.list_groups(parent):
         group = f"{parent}/{name}" if parent else name
@@ -81,7 +75,7 @@ def all_groups(loader: ConfigLoaderImpl, parent: str = "") -> Iterator[str]:
         yield from all_groups(loader, group)
 
 
-def _option_problem(override: Override, groups: set[str], loader: ConfigLoaderImpl) -> str | None:
+def _option_problem(override: Override, groups: set[str], loader: ConfigLoader) -> str | None:
     group = override.key_or_group
     value = override.value()
     if group not in groups or override.is_delete():
@@ -96,7 +90,9 @@ def _option_problem(override: Override, groups: set[str], loader: ConfigLoaderIm
             )
             return f"{group}=null is not an option. {none}"
         if str(option) not in options:
-            near = did_you_mean(str(option), options)
+            homes = [g for g in sorted(groups) if str(option) in loader.get_group_options(g)]
+            near = f"It is one of {homes[0]}: {homes[0]}={option}." if homes else ""
+            near = near or did_you_mean(str(option), options)
             return f"{group}={option}: there is no option {str(option)!r}. {near}"
     return None
 

@@ -62,6 +62,8 @@ class MultiStepLR(ParamScheduler):
         gamma: float = 0.1,
         **options: Any,
     ) -> None:
+        if isinstance(milestones, int):
+            raise ConfigError(f"MultiStepLR has milestones={milestones}; expected a list: [8, 11].")
         self.milestones, self.gamma = Counter(int(milestone) for milestone in milestones), gamma
         super().__init__(optimizer, **options)
 

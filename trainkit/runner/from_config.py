@@ -37,8 +37,6 @@ _OWN = (
     "resume",
     "tags",
     "fast_dev_run",
-    "experiment",
-    "debug",
 )
 _SPLITS = ("train", "val", "test")
 PATHS = {

@@ -10,6 +10,7 @@ from torch import nn
 
 from trainkit.config import Partial, build, is_config, named, to_plain
 from trainkit.config.build import find_target, partial
+from trainkit.dataloader import num_batches
 from trainkit.dist import get_world_size
 from trainkit.errors import ConfigError
 from trainkit.loops import BaseTrainLoop
@@ -116,7 +117,7 @@ def _scheduler(
             )
         node.by_epoch = loop.by_epoch if node.by_epoch is None else node.by_epoch
         if node.end == INF:
-            node.end = max(_horizon(loop, node.by_epoch), node.begin + 1)
+            node.end = _end(node.begin, _horizon(loop, node.by_epoch), path)
         return node
     node = dict(node)
     convert = node.pop("convert_to_iter_based", False)
@@ -132,7 +133,7 @@ def _scheduler(
             "iterations."
         )
     if node.get("end") is None:
-        node["end"] = _horizon(loop, node["by_epoch"])
+        node["end"] = _end(node.get("begin", 0), _horizon(loop, node["by_epoch"]), path)
     scheduler = build(node, path, args=(optim_wrapper,))
     if not isinstance(scheduler, ParamScheduler):
         raise ConfigError(
@@ -145,6 +146,16 @@ def _horizon(loop: BaseTrainLoop, by_epoch: bool) -> int:
     return loop.max_epochs if by_epoch else loop.max_iters
 
 
+def _end(begin: Any, horizon: int, path: str) -> int:
+    """Return the end of the run, or one that is never reached where a schedule begins after it."""
+    if isinstance(begin, int) and begin >= horizon:
+        logger.warning(
+            "%s begins at %d; the run ends at %d, so it does nothing.", path, begin, horizon
+        )
+        return begin + 1
+    return horizon
+
+
 def _convert_to_iterations(
     node: dict[str, Any], path: str, names: Iterable[str], loop: BaseTrainLoop
 ) -> None:
@@ -154,11 +165,13 @@ def _convert_to_iterations(
             f"{path} has convert_to_iter_based, but it counts iterations already. Set by_epoch: "
             "true, or drop it."
         )
-    length = len(loop.dataloader)
+    length = num_batches(loop.dataloader)
+    if length is None:
+        raise ConfigError(f"{path} converts epochs to iterations, but the data has no length.")
     node["by_epoch"] = False
     for name in names:
         value = node.get(name)
-        if value is not None:
-            node[name] = (
-                [step * length for step in value] if isinstance(value, list) else value * length
-            )
+        if isinstance(value, list):
+            node[name] = [step * length for step in value]
+        elif isinstance(value, int | float) and name != "milestones":
+            node[name] = value * length

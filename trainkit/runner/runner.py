@@ -18,7 +18,7 @@ from trainkit.errors import ConfigError
 from trainkit.hook import Hook, HookList
 from trainkit.log import FILE_ONLY
 from trainkit.model import unwrap
-from trainkit.run_dir import lock, unused
+from trainkit.run_dir import lock, make_directory, unused
 from trainkit.runner import from_config
 from trainkit.runner import resume as state
 from trainkit.runner.assembly import Assembly
@@ -100,8 +100,11 @@ class Runner(Assembly):
 
     def build_training(self) -> None:
         """Build whatever training needs, in MMEngine's order; nothing is written yet."""
+        self._refuse_foreign_run()
         self._need_step("train_step", *(["val_step"] if self.has_val else []))
         _ = self.train_loop, self.optim_wrapper, self.param_schedulers
+        if self.load_from is not None:
+            locate_checkpoint(self.load_from)
         if self.has_val:
             _ = self.val_loop
 
@@ -229,12 +232,7 @@ class Runner(Assembly):
     @contextlib.contextmanager
     def _working(self, purpose: str) -> Iterator[None]:
         """Work in the run's directory: logged, and for training locked and recorded."""
-        try:
-            self.work_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"work_dir {self.work_dir} cannot be made: {error.strerror}. Choose another."
-            ) from None
+        make_directory(self.work_dir)
         if purpose != "train":
             with self.log.active(self.work_dir):
                 yield
@@ -251,7 +249,6 @@ class Runner(Assembly):
     @contextlib.contextmanager
     def _recorded(self) -> Iterator[None]:
         """Keep ``status.json``, so that it says how the run ended."""
-        self._refuse_foreign_run()
         if not is_main_process():
             yield
             return

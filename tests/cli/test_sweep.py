@@ -1,0 +1,52 @@
+"""Sweeps: a run for each combination, and a line for each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainkit.__main__ import main
+
+SHORT = ("env.num_threads=1", "fast_dev_run=2")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+
+
+def test_each_combination_is_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", *SHORT, "optim_wrapper.optimizer.lr=0.1,0.01", "seed=1,2"]) == 0
+    (sweep,) = Path("outputs/digits").iterdir()
+    assert sweep.name.startswith("sweep_")
+    trials = sorted(path.name for path in sweep.iterdir())
+    assert trials == [
+        f"{number}_env.num_threads=1,fast_dev_run=2,optim_wrapper.optimizer.lr={lr},seed={seed}"
+        for number, (lr, seed) in enumerate([(0.1, 1), (0.1, 2), (0.01, 1), (0.01, 2)])
+    ]
+    for trial in trials:
+        assert json.loads((sweep / trial / "status.json").read_text())["status"] == "finished"
+    table = capsys.readouterr().out.partition("\nSweep outputs")[2].splitlines()
+    assert len(table) == 5
+    assert all("accuracy 0." in line for line in table[1:])
+
+
+def test_a_failing_trial_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", *SHORT, "optim_wrapper.accumulative_counts=0,1"]) == 2
+    output = capsys.readouterr()
+    assert "accumulative_counts is 0" in output.err
+    statuses = [
+        json.loads(path.read_text())["status"]
+        for path in sorted(Path("outputs").glob("*/*/*/status.json"))
+    ]
+    assert statuses == ["failed", "finished"]
+
+
+def test_work_dir_names_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", *SHORT, "work_dir=mine", "seed=1,2"]) == 0
+    assert len(list(Path("mine").glob("*/status.json"))) == 2
+    assert main(["-m", *SHORT, "work_dir=mine", "seed=1,2"]) == 2
+    assert "work_dir is 'mine', which exists already" in capsys.readouterr().err

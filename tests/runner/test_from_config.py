@@ -1,0 +1,85 @@
+"""From a config to the Runner's arguments, and back to YAML without secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from trainkit import ConfigError, Runner, compose
+from trainkit.runner.from_config import arguments, as_yaml, redact_override
+
+
+def test_every_group_reaches_its_argument() -> None:
+    given = arguments(compose(["seed=4", "load_from=x"]), work_dir="w")
+    assert given["train_dataloader"]["batch_size"] == 64
+    assert given["val_evaluator"] == given["test_evaluator"]
+    assert given["randomness"] == {"seed": 4, "deterministic": False, "diff_rank_seed": False}
+    assert (given["work_dir"], given["load_from"], given["resume"]) == ("w", "x", False)
+
+
+def test_a_null_cfg_switches_its_split_off() -> None:
+    given = arguments(compose(["val_cfg=none", "train_cfg=epoch"]), work_dir="w")
+    names = ("val_dataloader", "val_cfg", "val_evaluator")
+    assert [given[name] for name in names] == [None] * 3
+    assert given["test_cfg"] is not None
+
+
+def test_splits_may_have_evaluators_of_their_own() -> None:
+    cfg = compose()
+    cfg.evaluator = {"val": {"metrics": []}, "test": cfg.evaluator}
+    given = arguments(cfg, work_dir="w")
+    assert given["val_evaluator"] == {"metrics": []}
+    assert given["test_evaluator"]["_target_"] == "trainkit.evaluator.Evaluator"
+    assert given["paths"]["val_evaluator"] == "evaluator.val"
+
+
+def test_keys_that_nothing_reads_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"keys that nothing reads. 'sede': Did you mean 'seed'"):
+        arguments({**compose(), "sede": 1}, work_dir="w")
+
+
+def test_a_config_without_work_dir_is_refused() -> None:
+    with pytest.raises(ConfigError, match="The config has no work_dir"):
+        Runner.from_cfg(compose())
+    with pytest.raises(ConfigError, match="from_cfg got a int"):
+        Runner.from_cfg(3)
+
+
+def test_messages_name_the_place_in_the_config(tmp_path: Path) -> None:
+    cfg = compose(["+dataloader.train.batchsize=3"])
+    with pytest.raises(ConfigError, match="DataLoader has no argument 'batchsize'"):
+        Runner.from_cfg(cfg, work_dir=tmp_path).build_training()
+
+
+@pytest.mark.parametrize("loop", ["epoch", "iter"])
+def test_a_fast_dev_run_is_short_in_every_loop(tmp_path: Path, loop: str) -> None:
+    cfg = compose([f"train_cfg={loop}", "debug=fast_dev_run"])
+    runner = Runner.from_cfg(cfg, work_dir=tmp_path)
+    runner.train()
+    assert runner.iter == 2
+    assert len(runner.val_dataloader) <= 2
+    assert "accuracy" in (tmp_path / "status.json").read_text()
+
+
+SECRETS = {
+    "api_key": "abc",
+    "nested": {"token": "abc", "url": "https://user:abc@host/x", "list": ["ghp_" + "a" * 30]},
+    "plain": "value",
+    "env": "${oc.env:SECRET}",
+}
+
+
+def test_secrets_stay_out_of_what_is_written() -> None:
+    text = as_yaml(OmegaConf.create(SECRETS))
+    assert "abc" not in text
+    assert "ghp_a" not in text
+    assert "plain: value" in text
+    assert "${oc.env:SECRET}" in text
+    assert redact_override("+wandb.api_key=abc") == "+wandb.api_key=<redacted>"
+    assert redact_override("seed=1") == "seed=1"
+
+
+def test_no_config_is_no_text() -> None:
+    assert as_yaml(None) == ""
