@@ -278,6 +278,14 @@ def test_a_removed_checkpoint_is_gone_and_leaves_nothing(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [other]
 
 
+def test_a_write_of_the_same_name_replaces_the_old_checkpoint(tmp_path: Path) -> None:
+    for iteration in (1, 2):
+        path = write(tmp_path / "epoch_1", iteration, value=iteration)
+    assert verify_checkpoint(path)["iter"] == 2
+    assert read_checkpoint(path)["state_dict"]["weight"][0, 0] == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("name", ["epoch_1", "epoch_2"])
 def test_an_interrupted_write_leaves_the_old_checkpoint(tmp_path: Path, name: str) -> None:
     write(tmp_path / "epoch_1")

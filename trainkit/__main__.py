@@ -27,7 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        pass  # the reader has gone (``trainkit ... | head``); what it would have read is in the log
+    _flush()
     return 0
+
+
+def _flush() -> None:
+    """Flush standard output now, so that a reader that has gone is no error at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -139,13 +139,6 @@ def test_remainder_window_gives_the_mean_gradient() -> None:
         torch.testing.assert_close(after, before - before.grad)
 
 
-def test_passes_and_updates_are_counted_apart() -> None:
-    model = linear()
-    wrapper = OptimWrapper(OPTIMIZERS["sgd"](model), 4)
-    train(wrapper, model, batches(9))
-    assert (wrapper.inner_count, wrapper.update_count) == (9, 2)
-
-
 def test_step_and_zero_arguments_reach_the_optimizer() -> None:
     model = linear()
     wrapper = sgd_wrapper(model)
@@ -172,20 +165,6 @@ def test_grad_norm_is_that_before_clipping() -> None:
     assert wrapper.grad_norm is not None
     torch.testing.assert_close(wrapper.grad_norm, norm)
     assert norm > 1e-3
-
-
-def test_gradients_are_clipped_to_the_norm_before_the_step() -> None:
-    model = linear()
-    start = copy.deepcopy(model)
-    wrapper = OptimWrapper(
-        torch.optim.SGD(model.parameters(), lr=1.0), clip_grad={"max_norm": 1e-2}
-    )
-    train(wrapper, model, batches(1))
-    moved = [
-        (after - before).flatten()
-        for after, before in zip(model.parameters(), start.parameters(), strict=True)
-    ]
-    torch.testing.assert_close(torch.cat(moved).norm().item(), 1e-2, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("clip_grad", [None, {"type": "value", "clip_value": 0.1}])
@@ -330,7 +309,7 @@ def test_betas_that_a_config_gives_as_a_list_are_no_change(
 ) -> None:
     model = linear()
     old, new = (
-        OptimWrapper(torch.optim.AdamW(model.parameters(), betas=betas))
+        OptimWrapper(torch.optim.RAdam(model.parameters(), betas=betas))
         for betas in ((0.9, 0.95), [0.9, 0.95])
     )
     with caplog.at_level(logging.INFO, "trainkit"):

@@ -1,0 +1,91 @@
+"""What ranks say together: two real processes on gloo, and one process alone."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as torch_dist
+
+from trainkit import dist
+from trainkit.dataloader import DefaultSampler
+from trainkit.evaluator import Accuracy
+from trainkit.seed import set_random_seed
+
+SAMPLES = 7
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def work(rank: int, port: int, directory: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch_dist.init_process_group("gloo", rank=rank, world_size=2)
+    sampler = DefaultSampler(range(SAMPLES), shuffle=True, seed=4, round_up=False)
+    metric = Accuracy()
+    for index in sampler:
+        batch = {"labels": torch.tensor([index % 3])}
+        metric.process(batch, torch.tensor([0]))
+    found = {
+        "rank": [dist.get_rank(), dist.get_world_size(), dist.is_main_process()],
+        "gathered": dist.all_gather_object(rank * 10),
+        "broadcast": dist.broadcast_object(f"from {rank}"),
+        "seed": set_random_seed(None),
+        "diff_seed": set_random_seed(5, diff_rank_seed=True),
+        "indices": list(sampler),
+        "metrics": metric.evaluate(SAMPLES),
+    }
+    dist.barrier()
+    torch_dist.destroy_process_group()
+    (Path(directory) / f"{rank}.json").write_text(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    directory, port = tmp_path_factory.mktemp("ranks"), free_port()
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=work, args=(r, port, str(directory))) for r in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    return [json.loads((directory / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.slow
+def test_ranks_know_each_other(ranks: list[dict[str, Any]]) -> None:
+    assert [found["rank"] for found in ranks] == [[0, 2, True], [1, 2, False]]
+    assert [found["gathered"] for found in ranks] == [[0, 10], [0, 10]]
+    assert [found["broadcast"] for found in ranks] == ["from 0", "from 0"]
+
+
+@pytest.mark.slow
+def test_a_drawn_seed_is_shared_and_a_given_one_can_differ(ranks: list[dict[str, Any]]) -> None:
+    assert ranks[0]["seed"] == ranks[1]["seed"]
+    assert [found["diff_seed"] for found in ranks] == [5, 6]
+
+
+@pytest.mark.slow
+def test_every_sample_is_counted_once_over_uneven_ranks(ranks: list[dict[str, Any]]) -> None:
+    indices = [index for found in ranks for index in found["indices"]]
+    assert sorted(indices) == list(range(SAMPLES))
+    expected = sum(index % 3 == 0 for index in range(SAMPLES)) / SAMPLES
+    assert [found["metrics"]["accuracy"] for found in ranks] == [expected] * 2
+
+
+def test_one_process_is_rank_zero_of_one() -> None:
+    assert (dist.get_rank(), dist.get_world_size(), dist.is_main_process()) == (0, 1, True)
+    assert dist.all_gather_object(3) == [3]
+    assert dist.broadcast_object(3) == 3
+    dist.barrier()
+    assert not dist.is_distributed()

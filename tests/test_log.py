@@ -1,0 +1,105 @@
+"""The text log: plain lines in a file, one live line on a terminal, all lines in train.log."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.toy import make_runner
+from trainkit import ConfigError
+from trainkit.log import RunLog, check_level
+
+COMMAND = (
+    *(sys.executable, "-m", "trainkit", "train_cfg.max_epochs=2", "env.num_threads=1"),
+    *("test_cfg=none", "visualizer=local"),
+)
+
+
+def on_a_terminal(command: tuple[str, ...], cwd: Path) -> str:
+    """Run a command with a terminal as its standard output; return what it printed."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
+    process = subprocess.Popen(command, cwd=cwd, stdout=theirs, env=environment)
+    os.close(theirs)
+    printed = b""
+    while True:
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:  # how Linux says that the other side has closed
+            break
+        if not chunk:
+            break
+        printed += chunk
+    os.close(ours)
+    assert process.wait() == 0
+    return printed.decode()
+
+
+@pytest.mark.slow
+def test_a_terminal_has_one_live_line(tmp_path: Path) -> None:
+    printed = on_a_terminal(COMMAND, tmp_path)
+    assert "\x1b[2K" in printed  # a line is wiped and written anew
+    assert printed.count("[20/20]") >= 2  # the last line of each epoch stays
+    (log,) = tmp_path.glob("outputs/*/*/train.log")
+    assert log.read_text().count("Epoch(train)") == 4
+
+
+@pytest.mark.slow
+def test_elsewhere_lines_are_plain(tmp_path: Path) -> None:
+    printed = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert printed.stdout.count("Epoch(train)") == 4
+    assert "\x1b" not in printed.stdout
+    assert "\r" not in printed.stdout
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_does_not_stop_training(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        COMMAND, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert errors == ""
+    (status,) = tmp_path.glob("outputs/*/*/status.json")
+    assert '"finished"' in status.read_text()
+
+
+def test_the_file_has_what_is_too_long_for_the_console(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_runner(tmp_path).train()
+    text = (tmp_path / "train.log").read_text()
+    assert "Environment: " in text
+    assert "after_train_iter        runtime_info (10), timer (50), logger (60)" in text
+    assert "Environment: " not in capsys.readouterr().out
+
+
+def test_levels_filter(tmp_path: Path) -> None:
+    make_runner(tmp_path, log_level="WARNING").train()
+    assert (tmp_path / "train.log").read_text() == ""
+
+
+def test_handlers_live_as_long_as_the_work(tmp_path: Path) -> None:
+    log = RunLog("INFO")
+    with log.active(tmp_path):
+        log.logger.info("inside")
+        assert log.logger.handlers
+    assert not log.logger.handlers
+    assert "inside" in (tmp_path / "train.log").read_text()
+
+
+def test_a_level_has_a_name() -> None:
+    assert check_level("debug") == "DEBUG"
+    assert check_level(15) == 15
+    with pytest.raises(ConfigError, match=r"log_level is 'INFOO'\. Did you mean 'INFO'"):
+        check_level("INFOO")
