@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-from trainkit.errors import ConfigError
+from trainkit.errors import ConfigError, did_you_mean
 
 _PACKAGES = ("trainkit", "torch", "numpy", "hydra-core", "omegaconf", "tensorboard")
 _MAX_DIFF = 1_000_000  # characters of a dirty diff that are kept
@@ -44,8 +45,8 @@ def setup_env(
     Raises:
         ConfigError: A device that torch does not have, or an unknown start method.
     """
-    mp_cfg = dict(mp_cfg or {})
-    _set_start_method(mp_start_method or mp_cfg.get("mp_start_method"))
+    _set_start_method(mp_start_method)
+    _apply_mp_cfg(**dict(mp_cfg or {}))
     if num_threads is not None:
         if num_threads < 1:
             raise ConfigError(
@@ -57,6 +58,19 @@ def setup_env(
         torch.backends.cudnn.benchmark = True
     _raise_file_limit(resource_limit)
     return find_device(device)
+
+
+def _apply_mp_cfg(
+    mp_start_method: str | None = None, opencv_num_threads: int | None = None, **unknown: Any
+) -> None:
+    for key in unknown:
+        near = did_you_mean(key, ("mp_start_method", "opencv_num_threads"))
+        raise ConfigError(f"env.mp_cfg has no {key!r}. {near}")
+    _set_start_method(mp_start_method)
+    if opencv_num_threads is not None and importlib.util.find_spec("cv2") is not None:
+        import cv2  # its threads and those of data workers get in each other's way
+
+        cv2.setNumThreads(opencv_num_threads)
 
 
 def find_device(name: str = "auto") -> torch.device:

@@ -293,8 +293,8 @@ def _in_order(methods: Sequence[Callable[..., None]]) -> Callable[..., None]:
     if len(methods) == 1:
         return methods[0]
 
-    def call(*args: Any) -> None:
+    def call(*args: Any, **kwargs: Any) -> None:
         for method in methods:
-            method(*args)
+            method(*args, **kwargs)
 
     return call

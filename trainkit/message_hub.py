@@ -30,12 +30,15 @@ class HistoryBuffer:
 
     def update(self, value: Any, count: float = 1) -> None:
         """Append a number or a tensor of one element, which stands for ``count`` samples."""
-        self._pending.append((value.detach() if isinstance(value, torch.Tensor) else value, count))
+        # A copy: what the model changes in place later is not history.
+        kept = value.detach().clone() if isinstance(value, torch.Tensor) else value
+        self._pending.append((kept, count))
         if len(self._pending) >= self._MAX_PENDING:
             self._convert()
 
     def __len__(self) -> int:
-        return len(self._values) + len(self._pending)
+        self._convert()
+        return len(self._values)
 
     def current(self) -> float:
         """Return the newest value."""
@@ -62,17 +65,18 @@ class HistoryBuffer:
         return list(islice(self._values, skip, None)), list(islice(self._counts, skip, None))
 
     def _convert(self) -> None:
-        tensors = [
-            value.reshape(()).float()
-            for value, _ in self._pending
-            if isinstance(value, torch.Tensor)
-        ]
+        tensors = [_scalar(value) for value, _ in self._pending if isinstance(value, torch.Tensor)]
         # One stack and one copy, so the device is waited for once and not for each value.
         numbers = iter(torch.stack(tensors).tolist() if tensors else ())
         for value, count in self._pending:
             self._values.append(next(numbers) if isinstance(value, torch.Tensor) else float(value))
             self._counts.append(count)
         self._pending.clear()
+
+
+def _scalar(value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of one element in the widest type of its device (MPS has no float64)."""
+    return value.reshape(()).to(torch.float32 if value.device.type == "mps" else torch.float64)
 
 
 class MessageHub:

@@ -26,10 +26,11 @@ _MAX_NAME = 100  # bytes; file systems allow 255 for a name
 def safe_name(text: str) -> str:
     """Return ``text`` as one file name: no separator, not hidden, at most 100 bytes."""
     name = re.sub(r"[^\w.,=+-]+", "_", unicodedata.normalize("NFC", text)).lstrip(".") or "_"
-    if len(name.encode()) <= _MAX_NAME:
+    raw = name.encode(errors="surrogateescape")
+    if len(raw) <= _MAX_NAME:
         return name
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{name.encode()[: _MAX_NAME - 9].decode(errors='ignore')}-{digest}"
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{raw[: _MAX_NAME - 9].decode(errors='ignore')}-{digest}"
 
 
 def make_directory(path: Path) -> None:
@@ -119,7 +120,7 @@ def is_locked(run: Path) -> bool:
     try:
         with lock(run):
             return False
-    except RunLockedError:
+    except (RunLockedError, ConfigError):  # or it cannot be written, which comes to the same
         return True
 
 
@@ -137,7 +138,7 @@ def lock(run: Path) -> Iterator[None]:
             f"The run's directory {run} cannot be written: {error.strerror}. Choose another "
             "work_dir."
         ) from None
-    with file:
+    with file, _not_inherited(file.fileno()):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -154,6 +155,28 @@ def lock(run: Path) -> Iterator[None]:
         )
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def _not_inherited(descriptor: int) -> Iterator[None]:
+    """Close a file in processes that are forked meanwhile.
+
+    A data worker would else keep the lock for as long as it outlives a killed run.
+    """
+    _held.add(descriptor)
+    try:
+        yield
+    finally:
+        _held.discard(descriptor)
+
+
+def _close_held() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+_held: set[int] = set()
+os.register_at_fork(after_in_child=_close_held)
 
 
 class RunRecord:

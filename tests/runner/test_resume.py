@@ -257,3 +257,25 @@ def test_weights_alone_cannot_be_resumed(tmp_path: Path) -> None:
     runner = make_runner(tmp_path / "run", load_from=tmp_path / "weights.pth", resume=True)
     with pytest.raises(CheckpointError, match="holds weights only"):
         runner.train()
+
+
+def test_a_template_of_ones_own_is_found_again(tmp_path: Path) -> None:
+    options = {"checkpoint": {"filename_tmpl": "model_{}"}}
+    make_runner(tmp_path, default_hooks=options).train()
+    again = make_runner(
+        tmp_path,
+        default_hooks=options,
+        train_cfg={"by_epoch": True, "max_epochs": 3},
+        resume=True,
+    )
+    again.load_or_resume()
+    assert again.iter == 6
+
+
+def test_a_run_of_another_process_is_only_read(tmp_path: Path) -> None:
+    make_runner(tmp_path / "first").train()
+    checkpoints = tmp_path / "first" / "checkpoints"
+    (checkpoints / "epoch_2" / "model.pt").write_bytes(b"damaged")
+    before = sorted(path.name for path in checkpoints.iterdir())
+    make_runner(tmp_path / "second", load_from=tmp_path / "first").val()
+    assert sorted(path.name for path in checkpoints.iterdir()) == before

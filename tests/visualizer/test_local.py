@@ -57,7 +57,8 @@ def test_a_killed_run_loses_no_line(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         try:
-            opened(tmp_path).add_scalars({"loss": 1.0}, 1)
+            backend = opened(tmp_path)
+            backend.add_scalars({"loss": 1.0}, 1)
         finally:
             os._exit(0)
     os.waitpid(child, 0)

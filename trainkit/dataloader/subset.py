@@ -19,7 +19,9 @@ class FirstSamples(Dataset[Any]):
         return self.length
 
     def __getitem__(self, index: int) -> Any:
-        return self.dataset[index]
+        if not -self.length <= index < self.length:
+            raise IndexError(f"index {index} of {self.length} samples")
+        return self.dataset[index % self.length]
 
     def __getattr__(self, name: str) -> Any:
         if name == "dataset":  # not there yet while being unpickled in a worker

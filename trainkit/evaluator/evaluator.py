@@ -43,6 +43,11 @@ class Evaluator:
         for metric in self.metrics:
             metric.dataset_meta = meta
 
+    def reset(self) -> None:
+        """Drop what an evaluation that was interrupted has collected."""
+        for metric in self.metrics:
+            metric.results.clear()
+
     def process(self, data_samples: Any, data_batch: Any = None) -> None:
         """Give one batch and the model's predictions for it to every metric."""
         for metric in self.metrics:

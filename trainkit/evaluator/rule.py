@@ -23,7 +23,7 @@ GREATER_KEYS = (
     "f1",
     "R2",
 )
-LESS_KEYS = ("loss", "error", "rmse", "mse", "mae", "perplexity", "wer")
+LESS_KEYS = ("loss", "error", "rmse", "mse", "mae", "perplexity")
 
 
 def infer_rule(

@@ -54,6 +54,7 @@ class ValLoop(_EvaluateLoop):
             runner.hooks.before_val(runner)
             runner.hooks.before_val_epoch(runner)
             runner.model.eval()
+            self.evaluator.reset()
             for idx, data_batch in enumerate(self.dataloader):
                 self.run_iter(idx, data_batch)
             metrics = self.evaluator.evaluate(self._samples())
@@ -84,6 +85,7 @@ class TestLoop(_EvaluateLoop):
             runner.hooks.before_test(runner)
             runner.hooks.before_test_epoch(runner)
             runner.model.eval()
+            self.evaluator.reset()
             for idx, data_batch in enumerate(self.dataloader):
                 self.run_iter(idx, data_batch)
             metrics = self.evaluator.evaluate(self._samples())

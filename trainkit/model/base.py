@@ -89,14 +89,13 @@ class BaseModel(nn.Module):
                 f"No loss to backpropagate: no name contains 'loss'. The model gave: {given}."
             )
         total = terms[0] if len(terms) == 1 else _sum(terms)
-        logged = {
-            "loss_term" if name == "loss" and len(terms) > 1 else name: value
-            for name, value in values.items()
-        }
-        return total, {
-            "loss": total.detach(),
-            **{k: v.detach() for k, v in logged.items() if k != "loss"},
-        }
+        logged = {"loss": total.detach()}
+        for name, value in values.items():
+            if name != "loss":
+                logged[name] = value.detach()
+            elif len(terms) > 1:
+                logged[_free("loss_term", values)] = value.detach()
+        return total, logged
 
     def _run_forward(self, data: Any, mode: str) -> Any:
         if isinstance(data, Mapping):
@@ -111,7 +110,9 @@ class BaseModel(nn.Module):
 
 def _reduce(name: str, value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
-        return value if value.dim() == 0 else value.mean()
+        # A parameter, or a view of one, is copied: the log shows it as it was before the step.
+        computed = value.dim() == 0 and value.grad_fn is not None and not value._is_view()
+        return value if computed else value.mean()
     if (
         isinstance(value, list | tuple)
         and value
@@ -125,3 +126,9 @@ def _reduce(name: str, value: Any) -> torch.Tensor:
 
 def _sum(values: list[torch.Tensor]) -> torch.Tensor:
     return sum(values[1:], values[0])
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    while name in taken:
+        name += "_"
+    return name

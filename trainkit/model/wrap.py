@@ -12,18 +12,23 @@ from trainkit.errors import ConfigError, did_you_mean
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside a wrapper such as ``DistributedDataParallel``, or itself."""
+    """Return the model inside a wrapper such as ``DistributedDataParallel``, or itself.
+
+    A wrapper has its model as ``module`` and no weights of its own beside it.
+    """
     inner = getattr(model, "module", None)
-    return inner if isinstance(inner, nn.Module) else model
+    alone = [name for name, _ in model.named_children()] == ["module"]
+    if isinstance(inner, nn.Module) and alone and not list(model.parameters(recurse=False)):
+        return inner
+    return model
 
 
 def revert_sync_batchnorm(model: nn.Module) -> nn.Module:
     """Replace every ``SyncBatchNorm`` by one that works without a process group."""
+    if isinstance(model, nn.SyncBatchNorm):
+        return _plain_batchnorm(model)
     for name, child in model.named_children():
-        if isinstance(child, nn.SyncBatchNorm):
-            setattr(model, name, _plain_batchnorm(child))
-        else:
-            revert_sync_batchnorm(child)
+        setattr(model, name, revert_sync_batchnorm(child))
     return model
 
 
@@ -38,10 +43,10 @@ def _plain_batchnorm(sync: nn.SyncBatchNorm) -> nn.Module:
     plain = _AnyBatchNorm(
         sync.num_features, sync.eps, sync.momentum, sync.affine, sync.track_running_stats
     )
-    plain.load_state_dict(sync.state_dict())
+    # The very same tensors: device, type and what is frozen stay as they are.
+    plain._parameters, plain._buffers = sync._parameters, sync._buffers
     plain.train(sync.training)
-    reference = next(iter([*sync.parameters(), *sync.buffers()]), None)
-    return plain if reference is None else plain.to(reference.device)
+    return plain
 
 
 def checkpoint_activations(model: nn.Module, names: str | Sequence[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,8 @@ from torch import nn
 
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.optim_wrapper.base import OptimWrapper
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -42,9 +46,16 @@ class AmpOptimWrapper(OptimWrapper):
         self.device_type = self.param_groups[0]["params"][0].device.type
         self.dtype = _parse_dtype(dtype, self.device_type)
         self.fixed_scale = float(loss_scale) if isinstance(loss_scale, int | float) else None
-        self.loss_scaler = torch.amp.GradScaler(
-            self.device_type, enabled=self.dtype is torch.float16, **_scaler_options(loss_scale)
-        )
+        self._loss_scale = dict(loss_scale) if isinstance(loss_scale, Mapping) else loss_scale
+        options = _scaler_options(loss_scale)
+        try:
+            self.loss_scaler = torch.amp.GradScaler(
+                self.device_type, enabled=self.dtype is torch.float16, **options
+            )
+        except (TypeError, AssertionError) as error:
+            raise ConfigError(
+                f"optim_wrapper.loss_scale is {loss_scale!r}, which GradScaler refuses: {error}."
+            ) from None
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Scale, backpropagate and count one pass."""
@@ -67,13 +78,25 @@ class AmpOptimWrapper(OptimWrapper):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the wrapper's state with that of the loss scaler."""
-        return {**super().state_dict(), "loss_scaler": self.loss_scaler.state_dict()}
+        scaler = {"loss_scaler": self.loss_scaler.state_dict(), "loss_scale": self._loss_scale}
+        return {**super().state_dict(), **scaler}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load :meth:`state_dict`; the state of a wrapper without a scaler is taken as well."""
+        """Load :meth:`state_dict`, or that of a wrapper without a scaler.
+
+        A ``loss_scale`` that the config has changed since is kept, and logged.
+        """
         super().load_state_dict(state_dict)
-        if self.loss_scaler.is_enabled() and state_dict.get("loss_scaler"):
-            self.loss_scaler.load_state_dict(state_dict["loss_scaler"])
+        saved = state_dict.get("loss_scaler")
+        if not self.loss_scaler.is_enabled() or not saved:
+            return
+        before = state_dict.get("loss_scale")
+        if before == self._loss_scale:
+            self.loss_scaler.load_state_dict(saved)
+        else:
+            logger.info(
+                "loss_scale: the config's %s, not the checkpoint's %s.", self._loss_scale, before
+            )
 
 
 def _parse_dtype(dtype: str | torch.dtype | None, device_type: str) -> torch.dtype:
@@ -89,8 +112,9 @@ def _parse_dtype(dtype: str | torch.dtype | None, device_type: str) -> torch.dty
 def _scaler_options(loss_scale: str | float | Mapping[str, Any]) -> dict[str, Any]:
     if loss_scale == "dynamic":
         return {}
-    if isinstance(loss_scale, int | float) and not isinstance(loss_scale, bool):
-        return {"init_scale": float(loss_scale)}
+    number = isinstance(loss_scale, int | float) and not isinstance(loss_scale, bool)
+    if number and 0 < float(loss_scale) < math.inf:  # type: ignore[arg-type]
+        return {"init_scale": float(loss_scale)}  # type: ignore[arg-type]
     if isinstance(loss_scale, Mapping):
         return dict(loss_scale)
     raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -50,7 +51,7 @@ class OptimWrapper:
         self.accumulative_counts = accumulative_counts
         self.clip_type, self.clip_kwargs = _parse_clip(clip_grad)
         self.inner_count = 0  # backward passes
-        self.update_count = 0  # steps of the optimizer
+        self.update_count = 0  # windows that ended in a step
         self.max_counts = -1  # backward passes of the whole run; -1: not known
         self.grad_norm: torch.Tensor | None = (
             None  # of the last update, before clipping; set when clipping by norm
@@ -113,6 +114,12 @@ class OptimWrapper:
         if params:
             norm = _CLIP[self.clip_type](params, **self.clip_kwargs)
             self.grad_norm = norm.detach() if isinstance(norm, torch.Tensor) else None
+
+    def scale_lr(self, factor: float) -> None:
+        """Multiply every learning rate, as if the config had given it so."""
+        for group in self.param_groups:
+            group["lr"] *= factor
+        self._configured = self.hyperparameters()
 
     def zero_grad(self, **kwargs: Any) -> None:
         """Clear the gradients."""
@@ -194,11 +201,12 @@ class OptimWrapper:
         changed = self._changed_since(state_dict.get("configured", []))
         self.optimizer.load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
         for group, mine, keys in zip(self.param_groups, own, changed, strict=True):
-            # The schedulers' base values are the config's: they start from them, whatever the
-            # checkpoint had.
-            group.update(
-                {key: mine[key] for key in mine if key in keys or key.startswith("initial_")}
-            )
+            # A value that a schedule has left, or that one starts from, is the config's.
+            bases = {key for key in group.keys() | mine.keys() if key.startswith("initial_")}
+            left = {key.removeprefix("initial_") for key in bases if key not in mine}
+            for base in bases:
+                group.pop(base, None)
+            group.update({key: mine[key] for key in mine if key in keys | bases | left})
         counts = state_dict.get("counts", {})
         self.inner_count, self.update_count = counts.get("inner", 0), counts.get("update", 0)
 
@@ -222,14 +230,24 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _parse_clip(clip_grad: Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
+def _parse_clip(clip_grad: Any) -> tuple[str | None, dict[str, Any]]:
     if clip_grad is None:
         return None, {}
+    if not isinstance(clip_grad, Mapping):
+        raise ConfigError(
+            f"clip_grad is {clip_grad!r}; expected a mapping such as {{max_norm: 1.0}}."
+        )
     kwargs = dict(clip_grad)
     kind = kwargs.pop("type", "norm")
     if kind not in _CLIP:
         raise ConfigError(f"clip_grad.type is {kind!r}. {did_you_mean(str(kind), _CLIP)}")
-    if not kwargs:
-        needed = "max_norm" if kind == "norm" else "clip_value"
-        raise ConfigError(f"clip_grad is {dict(clip_grad)}; by {kind} it also needs {needed}.")
+    needed = "max_norm" if kind == "norm" else "clip_value"
+    known = set(inspect.signature(_CLIP[kind]).parameters) - {"parameters"}
+    unknown = sorted(kwargs.keys() - known)
+    if unknown or needed not in kwargs:
+        wrong = f"does not know {', '.join(unknown)}" if unknown else f"lacks {needed}"
+        raise ConfigError(
+            f"clip_grad is {dict(clip_grad)}, which {wrong}. Clipping by {kind} needs {needed}; "
+            f"it takes {', '.join(sorted(known))}."
+        )
     return kind, kwargs

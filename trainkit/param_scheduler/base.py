@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
+
+import torch
 
 from trainkit.errors import ConfigError
 
@@ -129,19 +132,40 @@ class ParamScheduler(ABC):
         return self.param_name
 
     def _read(self, group: Mapping[str, Any]) -> float:
-        value = group[self._key]
-        return float(value[0] if self._key == "betas" else value)
+        value = group[self._key][0] if self._key == "betas" else group[self._key]
+        number = isinstance(value, int | float | torch.Tensor) and not isinstance(value, bool)
+        if not number:
+            name = type(self).__name__
+            raise ConfigError(
+                f"{name} has param_name={self.param_name!r}, whose value is {value!r}; "
+                "expected the name of a number, such as 'lr'."
+            )
+        return float(value)
 
     def _write(self, group: dict[str, Any], value: float) -> None:
-        group[self._key] = (value, *group["betas"][1:]) if self._key == "betas" else value
+        if self._key == "betas":
+            group["betas"] = (value, *group["betas"][1:])
+        elif isinstance(group[self._key], torch.Tensor):
+            group[self._key].fill_(value)  # capturable optimizers hold on to the tensor
+        else:
+            group[self._key] = value
 
 
 def chain(schedulers: Sequence[ParamScheduler]) -> None:
-    """Join schedulers of the same value of the same optimizer, in the order given."""
-    last: dict[tuple[int, str], list[ParamScheduler]] = {}
+    """Join schedulers of the same value of the same optimizer.
+
+    They are applied in the order given; where no two of them overlap, in the order of time.
+    """
+    joined: dict[tuple[int, str], list[ParamScheduler]] = {}
     for scheduler in schedulers:
-        last.setdefault((id(scheduler.optimizer), scheduler.param_name), []).append(scheduler)
-    for members in last.values():
+        # The groups, as an optimizer and its wrapper share them.
+        key = (id(scheduler.optimizer.param_groups), scheduler.param_name)
+        joined.setdefault(key, []).append(scheduler)
+    for given in joined.values():
+        in_time = sorted(given, key=lambda scheduler: scheduler.begin)
+        apart = all(a.end <= b.begin for a, b in itertools.pairwise(in_time))
+        one_unit = len({scheduler.by_epoch for scheduler in given}) == 1
+        members = in_time if apart and one_unit else given
         for before, scheduler in zip([None, *members], members, strict=False):
             scheduler.before, scheduler.last = before, members[-1]
         members[-1].apply()

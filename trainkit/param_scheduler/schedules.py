@@ -11,6 +11,10 @@ from trainkit.errors import ConfigError
 from trainkit.param_scheduler.base import HasParamGroups, ParamScheduler
 
 
+def _is_step(value: float) -> bool:
+    return isinstance(value, int | float) and value >= 0 and value == int(value)
+
+
 class LinearLR(ParamScheduler):
     """``v * (a + (b - a) * s / (L - 1))``: from a share ``a`` of the value to a share ``b`` of it.
 
@@ -62,9 +66,11 @@ class MultiStepLR(ParamScheduler):
         gamma: float = 0.1,
         **options: Any,
     ) -> None:
-        if isinstance(milestones, int):
-            raise ConfigError(f"MultiStepLR has milestones={milestones}; expected a list: [8, 11].")
-        self.milestones, self.gamma = Counter(int(milestone) for milestone in milestones), gamma
+        if isinstance(milestones, int | float | str) or not all(map(_is_step, milestones)):
+            raise ConfigError(
+                f"MultiStepLR has milestones={milestones!r}; expected a list of steps: [8, 11]."
+            )
+        self.milestones, self.gamma = Counter(map(int, milestones)), gamma
         super().__init__(optimizer, **options)
 
     def transform(self, value: float, base: float, s: int) -> float:
@@ -127,6 +133,8 @@ class PolyLR(ParamScheduler):
     def __init__(
         self, optimizer: HasParamGroups, power: float = 1.0, eta_min: float = 0.0, **options: Any
     ) -> None:
+        if power < 0:
+            raise ConfigError(f"PolyLR has power={power}; expected 0 or more.")
         self.power, self.eta_min = power, eta_min
         super().__init__(optimizer, **options)
 
@@ -175,6 +183,9 @@ class OneCycleLR(ParamScheduler):
             raise ConfigError(
                 f"OneCycleLR has param_name={options['param_name']!r}; it schedules 'lr' only."
             )
+        for name, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+            if value <= 0:
+                raise ConfigError(f"OneCycleLR has {name}={value}; expected a number above 0.")
         if not 0.0 <= pct_start <= 1.0:
             raise ConfigError(f"OneCycleLR has pct_start={pct_start}; expected a share in [0, 1].")
         if anneal_strategy not in ("cos", "linear"):

@@ -78,8 +78,7 @@ def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any)
             f"{path} is enabled, but the training loader has no batch_size to scale by. Disable it."
         )
     seen = size * get_world_size() * optim_wrapper.accumulative_counts
-    for group in optim_wrapper.param_groups:
-        group["lr"] *= seen / base
+    optim_wrapper.scale_lr(seen / base)
     logger.info(
         "auto_scale_lr: learning rates times %g (%d samples a step, made for %d)",
         seen / base,

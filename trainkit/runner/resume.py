@@ -119,7 +119,7 @@ def find(runner: Runner, purpose: str) -> Path | None:
         return locate_checkpoint(runner.load_from)
     if not runner.resume_wanted and purpose == "train":
         return None
-    path, problems = find_latest(runner.checkpoint_dir)
+    path, problems = find_latest(runner.checkpoint_dir, own=purpose == "train")
     for problem in problems:
         runner.logger.warning("%s It was set aside, and the checkpoint before it is used.", problem)
     if path is None and purpose != "train":

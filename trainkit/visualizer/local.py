@@ -34,7 +34,7 @@ class LocalVisBackend(VisBackend):
         elif path.exists():
             lines = path.read_text().splitlines()
             kept = [line for line in lines[: self._kept] if _iteration(line) <= resume_step]
-            self._lines = len(kept)
+            self._lines, self._kept = len(kept), None
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(f"{line}\n" for line in kept))
             temporary.replace(path)
@@ -43,7 +43,7 @@ class LocalVisBackend(VisBackend):
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """Write one line. Values that JSON does not know (NaN, infinity) are written as strings."""
         assert self._file is not None, "open() comes first"
-        values = {key: value if _is_json(value) else str(value) for key, value in scalars.items()}
+        values = {key: _as_json(value) for key, value in scalars.items() if key != "step"}
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._lines += 1
 
@@ -62,8 +62,9 @@ class LocalVisBackend(VisBackend):
             self._file = None
 
 
-def _is_json(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
+def _as_json(value: Any) -> Any:
+    number = value.item() if hasattr(value, "item") else value  # tensors and NumPy's numbers
+    return str(number) if isinstance(number, float) and not math.isfinite(number) else number
 
 
 def _iteration(line: str) -> float:

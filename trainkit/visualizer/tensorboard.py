@@ -33,8 +33,12 @@ class TensorboardVisBackend(VisBackend):
         self._writer = SummaryWriter(str(save_dir / self.subdir), purge_step=purge)
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        """Write each scalar but the counters, which are the x-axis."""
+        """Write each scalar but the counters. The x-axis is the iteration wherever it is known.
+
+        TensorBoard takes back the points of a killed run by their step, so all need one unit.
+        """
         assert self._writer is not None, "open() comes first"
+        step = int(scalars.get("iter", step))
         for key, value in scalars.items():
             if key not in ("step", "iter", "epoch"):
                 self._writer.add_scalar(key, value, step)

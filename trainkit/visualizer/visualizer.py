@@ -22,8 +22,9 @@ class Visualizer:
     def __init__(
         self, vis_backends: Sequence[VisBackend] | Mapping[str, VisBackend | None] = ()
     ) -> None:
-        listed = vis_backends.values() if isinstance(vis_backends, Mapping) else vis_backends
-        self.vis_backends = [backend for backend in listed if backend is not None]
+        named = vis_backends if isinstance(vis_backends, Mapping) else _by_class(vis_backends)
+        self._named = {str(key): backend for key, backend in named.items() if backend is not None}
+        self.vis_backends = list(self._named.values())
         for backend in self.vis_backends:
             if not isinstance(backend, VisBackend):
                 raise ConfigError(
@@ -58,15 +59,15 @@ class Visualizer:
                 backend.add_config(text)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how much each kind of backend has written."""
-        states = {type(backend).__name__: backend.state_dict() for backend in self.vis_backends}
+        """Return how much each backend has written, by name."""
+        states = {name: backend.state_dict() for name, backend in self._named.items()}
         return {name: state for name, state in states.items() if state}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take what :meth:`state_dict` returned, before :meth:`open`."""
-        for backend in self.vis_backends:
-            if type(backend).__name__ in state_dict:
-                backend.load_state_dict(state_dict[type(backend).__name__])
+        for name, backend in self._named.items():
+            if name in state_dict:
+                backend.load_state_dict(state_dict[name])
 
     def close(self) -> None:
         """Close every backend."""
@@ -74,3 +75,12 @@ class Visualizer:
             for backend in self.vis_backends:
                 backend.close()
             self._is_open = False
+
+
+def _by_class(backends: Sequence[VisBackend]) -> dict[str, VisBackend]:
+    """Name the backends of a list by their class, a second one of a class with a number."""
+    named: dict[str, VisBackend] = {}
+    for backend in backends:
+        name = type(backend).__name__
+        named[name if name not in named else f"{name}_{len(named)}"] = backend
+    return named

@@ -1,0 +1,150 @@
+"""The right one among the checkpoints of a run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainkit.checkpoint.files import (
+    ASIDE,
+    MANIFEST,
+    NewerFormatError,
+    read_manifest,
+    verify_checkpoint,
+)
+from trainkit.errors import CheckpointError
+
+_PERIODIC = re.compile(r"(epoch|iter)_(\d+)", re.ASCII)
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """Return the complete periodic checkpoints in a directory, by iteration, oldest first.
+
+    Best checkpoints are no place to go on from; copies under another name are the user's.
+    """
+    order = {path: _iteration(path) for path in _candidates(directory)}
+    found = [(iteration, path) for path, iteration in order.items() if iteration is not None]
+    return [path for _, path in sorted(found)]
+
+
+def find_latest(directory: Path, *, own: bool = True) -> tuple[Path | None, list[str]]:
+    """Return the newest good checkpoint in a directory, and what is wrong with the newer ones.
+
+    Args:
+        directory: Where a run's checkpoints are.
+        own: The run is this process's: a damaged checkpoint is renamed to ``.corrupt-…``, out of
+            the way and kept for inspection, and what a killed process left is put in order.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none is good; or one is of a newer format.
+    """
+    if own:
+        _restore(directory)
+    reasons: list[str] = []
+    broken: list[Path] = []
+    for path in _newest_first(directory):
+        try:
+            verify_checkpoint(path)
+        except NewerFormatError:
+            raise
+        except CheckpointError as error:
+            reasons.append(str(error))
+            broken.append(path)
+            continue
+        for bad in broken if own else ():
+            bad.rename(bad.with_name(f".corrupt-{bad.name}-{time.time_ns()}"))
+        return path, reasons
+    if reasons:
+        raise CheckpointError(
+            f"No good checkpoint in {directory}: "
+            + " ".join(reasons)
+            + " Restore one, or start anew with resume=fresh."
+        )
+    return None, []
+
+
+def _restore(directory: Path) -> None:
+    """Put back a checkpoint that a killed process was replacing; drop it if the new one stands."""
+    for aside in directory.glob(f"{ASIDE}*"):
+        replaced = aside.with_name(aside.name.removeprefix(ASIDE))
+        if replaced.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(replaced)
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    """Return every periodic checkpoint, whole or not; those that tell nothing come first."""
+    order = {path: _iteration(path) for path in _candidates(directory)}
+    unknown = 2**62
+    return sorted(
+        order, key=lambda p: (unknown if order[p] is None else order[p], _number(p)), reverse=True
+    )
+
+
+def _candidates(directory: Path) -> Iterator[Path]:
+    """Yield ``epoch_N`` and ``iter_N``, and what the user's own ``filename_tmpl`` has named."""
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if not path.is_dir() or path.name.startswith(("best_", ".")):
+            continue
+        if _PERIODIC.fullmatch(path.name) or _named_so(path):
+            yield path
+
+
+def _named_so(path: Path) -> bool:
+    """Whether a directory is a checkpoint that was written under its present name."""
+    try:
+        return read_manifest(path).get("name") == path.name
+    except CheckpointError:
+        return False
+
+
+def _iteration(path: Path) -> int | None:
+    try:
+        return int(read_manifest(path)["iter"])
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _number(path: Path) -> int:
+    match = _PERIODIC.fullmatch(path.name)
+    return int(match[2]) if match else -1
+
+
+def locate_checkpoint(given: str | Path) -> Path:
+    """Return the checkpoint that a user means by a path.
+
+    Taken are a checkpoint directory, a run (its newest good checkpoint), a file, and MMEngine's
+    spelling ``<work_dir>/epoch_5.pth`` for ``<work_dir>/checkpoints/epoch_5``.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    path = Path(given).expanduser()
+    for candidate in _meanings(path):
+        if candidate.is_file() or (candidate / MANIFEST).is_file():
+            return candidate
+    if (path / "checkpoints").is_dir():
+        latest, _ = find_latest(path / "checkpoints", own=False)
+        if latest is not None:
+            return latest
+        raise CheckpointError(
+            f"The run {path} has no checkpoint yet. Name another run, or a checkpoint in it."
+        )
+    around = [*list_checkpoints(path.parent), *list_checkpoints(path.parent / "checkpoints")]
+    raise CheckpointError(
+        f"There is no checkpoint {str(given)!r}. Expected a run, a checkpoint directory or a file. "
+        f"Nearby: {', '.join(map(str, around)) or 'none'}."
+    )
+
+
+def _meanings(path: Path) -> Iterator[Path]:
+    yield path
+    if path.suffix == ".pth":
+        yield path.with_suffix("")
+        yield path.parent / "checkpoints" / path.stem
+    else:
+        yield path.parent / "checkpoints" / path.name
