@@ -2,8 +2,8 @@
 
 A checkpoint is a directory ``{model.pt, state.pt, rank_K.pt, manifest.json}``. It is written under
 a temporary name, each file flushed to the disk, the manifest with every file's size and SHA-256
-last; then it is renamed, and the parent directory flushed. ``torch.load`` itself notices no flipped bit
-(pytorch issue 126952), so reading compares the digests first. Everything loads under
+last; then it is renamed, and the parent directory flushed. ``torch.load`` itself notices no flipped
+bit (pytorch issue 126952), so reading compares the digests first. Everything loads under
 ``weights_only=True``: no checkpoint can run code.
 """
 
