@@ -80,6 +80,35 @@ def test_imports_run_one_way(file: Path) -> None:
         assert allowed, f"{file.name} imports {other}; {own} may import {below}"
 
 
+def _targets(file: Path) -> Iterator[Path]:
+    """Modules of trainkit that a module imports, lazily or not, but for typing."""
+    stack: list[ast.AST] = [TREES[file]]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("trainkit."):
+            base = ROOT.joinpath(*(node.module or "").split(".")[1:])
+            inside = [base / f"{alias.name}.py" for alias in node.names]
+            module = base.with_suffix(".py") if base.with_suffix(".py").exists() else base
+            found = [path for path in inside if path.exists()]
+            yield from found or [module if module.suffix else base / "__init__.py"]
+        stack += ast.iter_child_nodes(node)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    edges = {file: set(_targets(file)) for file in FILES}
+    for start in FILES:
+        seen: set[Path] = set()
+        todo = list(edges[start])
+        while todo:
+            file = todo.pop()
+            assert file != start, f"{start} imports itself by way of others"
+            if file not in seen:
+                seen.add(file)
+                todo += edges[file]
+
+
 def test_only_config_and_the_command_line_know_hydra() -> None:
     for file, tree in TREES.items():
         names = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}

@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from trainkit.errors import TrainkitError
+from trainkit.cli.arguments import COMMANDS, parse
+from trainkit.errors import ConfigError, TrainkitError, did_you_mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,8 +17,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An error in the user's own code passes through with its traceback, and Python exits with 1.
     """
-    from trainkit.cli import run_command
-
     sys.path.insert(0, os.getcwd())  # so that _target_ finds modules of the directory one stands in
     try:
         run_command(list(sys.argv[1:] if argv is None else argv))
@@ -31,6 +30,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         pass  # the reader has gone (``trainkit ... | head``); what it would have read is in the log
     _flush()
     return 0
+
+
+def run_command(argv: list[str]) -> None:
+    """Run the command that ``argv`` names, or train.
+
+    Raises:
+        ConfigError: There is no such command.
+    """
+    named = bool(argv) and "=" not in argv[0] and not argv[0].startswith(("-", "+", "~"))
+    command, rest = (argv[0], argv[1:]) if named else ("train", argv)
+    if command not in COMMANDS:
+        raise ConfigError(
+            f"There is no command {command!r}. {did_you_mean(command, COMMANDS)} An override is "
+            "key=value."
+        )
+    if "--help" in rest or "-h" in rest:
+        from trainkit.cli.help import print_help
+
+        print_help([argument for argument in rest if argument not in ("--help", "-h")])
+    elif command == "train":
+        _train(rest)
+    else:
+        from trainkit.cli.evaluate import evaluate
+
+        evaluate(command, rest)
+
+
+def _train(argv: list[str]) -> None:
+    """Train once, sweep, or let Hydra show the config, as the flags say."""
+    given = parse(argv)
+    if given.inspect:
+        from trainkit.cli.hydra_app import show
+
+        show(given)
+    elif given.multirun:
+        from trainkit.cli.sweep import sweep
+
+        sweep(given)
+    else:
+        from trainkit.cli.train import train
+
+        train(given)
 
 
 def _flush() -> None:

@@ -8,6 +8,12 @@ from typing import NoReturn
 
 from trainkit.errors import ConfigError
 
+COMMANDS = {
+    "train": "Train (the default). resume=true goes on with the newest run of the same overrides.",
+    "val": "Validate a run again: trainkit val run=DIR [overrides].",
+    "test": "Test a run: trainkit test run=DIR [overrides].",
+}
+
 # Flags that Hydra answers itself, with what is composed; those on the right take a value.
 _HYDRA_FLAGS = ("--resolve", "--hydra-help", "--version", "--shell-completion", "-sc")
 _HYDRA_OPTIONS = ("--cfg", "-c", "--info", "-i", "--package", "-p")

@@ -67,8 +67,8 @@ def _stored_config(run: Path, overrides: list[str], config_dirs: list[str]) -> D
 def _apply(cfg: DictConfig, text: str, config_dirs: list[str]) -> None:
     from omegaconf import OmegaConf
 
-    from trainkit.config.compose import hydra_loader, parse_override
     from trainkit.config.diagnose import all_groups, key_error
+    from trainkit.config.loader import hydra_loader, parse_override
 
     override = parse_override(text)
     with hydra_loader() as loader:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from trainkit.cli import COMMANDS
-from trainkit.cli.arguments import parse
-from trainkit.config.compose import conf_dir, hydra_loader
+from trainkit.cli.arguments import COMMANDS, parse
 from trainkit.config.diagnose import all_groups
+from trainkit.config.loader import conf_dir, hydra_loader
 
 _WIDTH = 100
 _INDENT = 32

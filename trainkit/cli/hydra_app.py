@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from trainkit.cli.arguments import Arguments
-from trainkit.config.compose import VERSION_BASE, compose, conf_dir
+from trainkit.config import compose, conf_dir
+from trainkit.config.loader import VERSION_BASE
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 

@@ -12,7 +12,7 @@ from trainkit.cli.arguments import Arguments
 from trainkit.cli.hydra_app import run
 from trainkit.cli.train import OUTPUTS, objective, train_in
 from trainkit.config import compose
-from trainkit.config.compose import parse_override
+from trainkit.config.loader import parse_override
 from trainkit.errors import ConfigError, TrainkitError
 from trainkit.run_dir import RunRecord, identity, make_unique, read_status, safe_name, timestamp
 

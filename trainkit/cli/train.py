@@ -1,4 +1,4 @@
-"""``trainkit train``, the default command: compose, find the run's directory, train."""
+"""``trainkit train``, the default command: find the run's directory, and train in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainkit.cli.arguments import Arguments, parse
+from trainkit.cli.arguments import Arguments
 from trainkit.config import compose
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.run_dir import (
@@ -27,24 +27,9 @@ if TYPE_CHECKING:
 OUTPUTS = Path("outputs")
 
 
-def train(argv: list[str]) -> None:
-    """Train, sweep, or show the config, as ``argv`` asks."""
-    given = parse(argv)
-    if given.inspect:
-        from trainkit.cli.hydra_app import show
-
-        show(given)
-    elif given.multirun:
-        from trainkit.cli.sweep import sweep
-
-        sweep(given)
-    else:
-        cfg = compose(given.overrides, config_name=given.config_name, config_dirs=given.config_dirs)
-        start(cfg, given)
-
-
-def start(cfg: DictConfig, given: Arguments) -> float | None:
+def train(given: Arguments) -> float | None:
     """Train one config, in a new directory or that of the run it goes on with."""
+    cfg = compose(given.overrides, config_name=given.config_name, config_dirs=given.config_dirs)
     wanted = identity(str(cfg.get("experiment_name")), given.overrides)
     run, load_from, resume = _choose_run(cfg, wanted)
     if run is not None and resume and load_from is None and _is_finished(run, wanted):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from trainkit.config.compose import hydra_loader, parse_override
+from trainkit.config.loader import hydra_loader, parse_override
 from trainkit.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:

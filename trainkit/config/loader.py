@@ -1,0 +1,80 @@
+"""Hydra over trainkit's conf/: where the files are, a loader for them, and reading overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.core.override_parser.types import Override
+
+VERSION_BASE = "1.3"
+
+
+def conf_dir() -> Path:
+    """Return the shipped conf/: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    # The checkout first: an editable install leaves a stale copy inside site-packages that nobody
+    # should read.
+    for candidate in (package.parent / "conf", package / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise ConfigError(
+        f"trainkit's conf/ is neither in {package} nor beside it. Reinstall trainkit."
+    )
+
+
+@contextmanager
+def hydra_loader(config_dirs: Sequence[str | Path] = ()) -> Iterator[ConfigLoader]:
+    """Hydra set up over trainkit's conf/ and ``config_dirs``; its global state is put back after.
+
+    Hydra's own ``initialize_config_dir`` takes one directory, and what ``hydra.searchpath`` adds
+    cannot hold the primary config.
+
+    Raises:
+        ConfigError: One of ``config_dirs`` is no directory.
+    """
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+
+    path = create_config_search_path(str(conf_dir()))
+    for directory in config_dirs:
+        if not Path(directory).is_dir():
+            raise ConfigError(
+                f"--config-dir {str(directory)!r} is no directory. Name one that holds group "
+                "folders."
+            )
+        path.prepend("command-line", f"file://{Path(directory).resolve()}", anchor="schema")
+    shared = GlobalHydra.instance()
+    before, shared.hydra = shared.hydra, None
+    version.setbase(VERSION_BASE)
+    try:
+        yield Hydra.create_main_hydra2("trainkit", path).config_loader
+    finally:
+        shared.hydra = before
+
+
+def parse_override(text: str) -> Override:
+    """Return an override of the command line as Hydra reads it.
+
+    Raises:
+        ConfigError: Hydra cannot read it.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"The override {text!r} cannot be read: {reason}. "
+            "Expected key=value; put quotes around a value with special characters."
+        ) from None
