@@ -58,6 +58,9 @@ class RunLog:
     @contextlib.contextmanager
     def active(self, directory: Path) -> Iterator[None]:
         """Log to the console and to ``directory`` meanwhile, trainkit's modules included."""
+        if self.logger.handlers:  # a hook evaluates during training
+            yield
+            return
         main = is_main_process()
         file = directory / ("train.log" if main else f"rank_{get_rank()}.log")
         handlers: list[logging.Handler] = [logging.FileHandler(file, encoding="utf-8")]

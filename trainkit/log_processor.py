@@ -6,6 +6,7 @@ import datetime
 import re
 import resource
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,8 +88,8 @@ class LogProcessor:
             batches: Batches that were evaluated.
             mode: ``"val"`` or ``"test"``.
         """
-        scalars = self._collect(runner, mode, batches)
         times = (f"{mode}/data_time", f"{mode}/time")
+        scalars = self._collect(runner, mode, batches, smoothed=times)
         ordered = [key for key in scalars if key not in times] + [
             key for key in times if key in scalars
         ]
@@ -100,14 +101,16 @@ class LogProcessor:
         """Whether lines count in epochs."""
         return runner.by_epoch if self.by_epoch is None else self.by_epoch
 
-    def _collect(self, runner: Runner, mode: str, window: int) -> dict[str, float]:
+    def _collect(
+        self, runner: Runner, mode: str, window: int, smoothed: Collection[str] | None = None
+    ) -> dict[str, float]:
+        """Return the value of each scalar of ``mode``, as a mean of those that are ``smoothed``."""
         collected = {}
         for key, buffer in runner.message_hub.log_scalars.items():
-            if key.startswith(f"{mode}/"):
-                name = key.removeprefix(f"{mode}/")
-                collected[key] = (
-                    buffer.mean(window) if self.mean_pattern.match(name) else buffer.current()
-                )
+            name = key.removeprefix(f"{mode}/")
+            if name != key:
+                mean = self.mean_pattern.match(name) if smoothed is None else key in smoothed
+                collected[key] = buffer.mean(window) if mean else buffer.current()
         return collected
 
     def _tag(self, runner: Runner, scalars: dict[str, float], ahead: int = 0) -> dict[str, Any]:

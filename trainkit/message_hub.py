@@ -18,12 +18,14 @@ class HistoryBuffer:
 
     Args:
         max_length: Values kept for statistics over a window.
+        name: Of the scalar, for messages.
     """
 
     # Values that wait for conversion; as many 0-dim tensors are a few hundred kB on a device.
     _MAX_PENDING = 1000
 
-    def __init__(self, max_length: int = 10_000) -> None:
+    def __init__(self, max_length: int = 10_000, name: str = "A scalar") -> None:
+        self.name = name
         self._values: deque[float] = deque(maxlen=max_length)
         self._counts: deque[float] = deque(maxlen=max_length)
         self._pending: list[tuple[Any, float]] = []
@@ -32,6 +34,12 @@ class HistoryBuffer:
         """Append a number or a tensor of one element, which stands for ``count`` samples."""
         # A copy: what the model changes in place later is not history.
         kept = value.detach().clone() if isinstance(value, torch.Tensor) else value
+        single = kept.numel() == 1 if isinstance(kept, torch.Tensor) else hasattr(kept, "__float__")
+        if not single:
+            raise TypeError(
+                f"{self.name} is a {type(value).__name__}: {str(value)[:40]!r}; expected a number "
+                "or a tensor of one element."
+            )
         self._pending.append((kept, count))
         if len(self._pending) >= self._MAX_PENDING:
             self._convert()
@@ -91,7 +99,7 @@ class MessageHub:
         """Append ``value`` to the history of ``key``, such as ``"train/loss"``."""
         buffer = self.log_scalars.get(key)
         if buffer is None:
-            buffer = self.log_scalars[key] = HistoryBuffer()
+            buffer = self.log_scalars[key] = HistoryBuffer(name=key)
         buffer.update(value, count)
 
     def update_scalars(self, values: Mapping[str, Any]) -> None:

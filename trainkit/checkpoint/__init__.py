@@ -10,7 +10,12 @@ from trainkit.checkpoint.files import (
     verify_checkpoint,
     write_checkpoint,
 )
-from trainkit.checkpoint.find import find_latest, list_checkpoints, locate_checkpoint
+from trainkit.checkpoint.find import (
+    find_latest,
+    list_checkpoints,
+    locate_checkpoint,
+    set_aside_newer,
+)
 
 __all__ = [
     "FORMAT_VERSION",
@@ -22,6 +27,7 @@ __all__ = [
     "read_checkpoint",
     "read_manifest",
     "remove_checkpoint",
+    "set_aside_newer",
     "verify_checkpoint",
     "write_checkpoint",
 ]

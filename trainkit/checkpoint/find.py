@@ -76,6 +76,17 @@ def _restore(directory: Path) -> None:
             aside.rename(replaced)
 
 
+def set_aside_newer(directory: Path, iteration: int) -> list[Path]:
+    """Rename periodic checkpoints after ``iteration``, which a run that goes back leaves behind.
+
+    Else the next resume would go on from them, and they would be written over.
+    """
+    newer = [path for path in list_checkpoints(directory) if (_iteration(path) or 0) > iteration]
+    for path in newer:
+        path.rename(path.with_name(f".superseded-{path.name}-{time.time_ns()}"))
+    return newer
+
+
 def _newest_first(directory: Path) -> list[Path]:
     """Return every periodic checkpoint, whole or not; those that tell nothing come first."""
     order = {path: _iteration(path) for path in _candidates(directory)}

@@ -57,6 +57,7 @@ def _stored_config(run: Path, overrides: list[str], config_dirs: list[str]) -> D
         )
     cfg = OmegaConf.load(file)
     assert isinstance(cfg, DictConfig), "a run's config is a mapping"
+    cfg.resume = False
     cfg.load_from = None  # where training started; what is evaluated is where it came to
     OmegaConf.set_struct(cfg, True)
     for text in overrides:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainkit.cli.arguments import Arguments
 from trainkit.config import compose
@@ -61,10 +61,8 @@ def train_in(
     if run is None:
         run = make_unique(OUTPUTS / safe_name(str(cfg.get("experiment_name"))), timestamp())
     try:
-        arguments: dict[str, Any] = {"work_dir": str(run), "resume": resume}
-        runner = Runner.from_cfg(
-            cfg, **arguments, **({} if load_from is None else {"load_from": load_from})
-        )
+        start = cfg.get("load_from") if load_from is None else load_from
+        runner = Runner.from_cfg(cfg, work_dir=str(run), resume=resume, load_from=start)
         runner.build_training()
     except BaseException:
         if fresh:

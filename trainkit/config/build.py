@@ -7,6 +7,7 @@ keeps its own traceback.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -33,23 +34,29 @@ def to_plain(node: Any, path: str = "") -> Any:
         ConfigError: An interpolation cannot be resolved or a value is missing (``???``).
     """
     if type(node).__name__ in ("DictConfig", "ListConfig"):
-        from omegaconf import (
-            OmegaConf,
-        )  # imported where needed: a run from plain objects never loads it
-        from omegaconf.errors import OmegaConfBaseException
-
-        try:
-            return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-        except OmegaConfBaseException as error:
-            key = getattr(error, "full_key", None) or path
-            raise ConfigError(
-                f"{key}: {_first_line(error)}. Give it a value, or mend the interpolation."
-            ) from None
+        return _resolved(node, path)
     if isinstance(node, Mapping):
-        return {str(key): to_plain(value, f"{path}.{key}") for key, value in node.items()}
-    if type(node) in (list, tuple):
-        return [to_plain(value, f"{path}[{index}]") for index, value in enumerate(node)]
+        return {key: to_plain(value, f"{path}.{key}") for key, value in node.items()}
+    if type(node) in (list, tuple) and any(map(_is_node, node)):  # else it is data
+        return type(node)(to_plain(value, f"{path}[{k}]") for k, value in enumerate(node))
     return node
+
+
+def _is_node(value: Any) -> bool:
+    return is_config(value) or type(value).__name__ == "ListConfig"
+
+
+def _resolved(node: Any, path: str) -> Any:
+    from omegaconf import OmegaConf  # a run from plain objects never loads it
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or path
+        raise ConfigError(
+            f"{key}: {_first_line(error)}. Give it a value, or mend the interpolation."
+        ) from None
 
 
 def named(nodes: Any) -> list[tuple[Any, Any]]:
@@ -87,6 +94,14 @@ class Partial:
         given = [f"{k}={v!r}" for k, v in self.kwargs.items() if isinstance(v, plain)]
         name = getattr(self.target, "__name__", repr(self.target))
         return f"{self.path}: {name}({', '.join(given)}) is refused: {_first_line(error)}."
+
+    def bound(self) -> Callable[..., Any]:
+        """Return the target with its arguments from the config, for a place that calls it often.
+
+        Its arguments are not checked there, and its errors are its own.
+        """
+        check_names(self.target, self.kwargs, self.path)
+        return functools.partial(self.target, **self.kwargs) if self.kwargs else self.target
 
     def accepts(self, name: str) -> bool:
         """Whether the target has a parameter ``name`` that the config left open."""
@@ -245,30 +260,35 @@ def check_arguments(
     target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], path: str
 ) -> None:
     """Raise a ConfigError if ``target`` does not take these arguments, or needs more."""
-    parameters = _parameters(target)
-    if not parameters and kwargs and _signature(target) is None:
-        return  # a builtin without a signature: the call itself decides
-    name = getattr(target, "__qualname__", repr(target))
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        free = list(parameters)[len(args) :]
-        for key in kwargs:
-            if key not in parameters:
-                raise ConfigError(
-                    f"{path}.{key}: {name} has no argument {key!r}. {_arguments(key, free)}"
-                )
+    check_names(target, kwargs, path, positional=len(args))
     signature = _signature(target)
     if signature is None:
-        return
+        return  # a builtin without one: the call itself decides
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
+        name = getattr(target, "__qualname__", repr(target))
         raise ConfigError(
-            f"{path}: {name} cannot be called so: {error}. Its arguments: {_listed(parameters)}."
+            f"{path}: {name} cannot be called so: {error}. "
+            f"Its arguments: {_listed(signature.parameters)}."
         ) from None
 
 
-def _arguments(key: str, free: Sequence[str]) -> str:
-    return did_you_mean(key, free, listed="It takes")
+def check_names(
+    target: Callable[..., Any], kwargs: Mapping[str, Any], path: str, *, positional: int = 0
+) -> None:
+    """Raise a ConfigError if ``target`` has no argument of one of these names."""
+    signature = _signature(target)
+    if signature is None:
+        return
+    parameters = signature.parameters
+    name = getattr(target, "__qualname__", repr(target))
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        free = list(parameters)[positional:]
+        for key in kwargs:
+            if key not in parameters:
+                near = did_you_mean(key, free, listed="It takes")
+                raise ConfigError(f"{path}.{key}: {name} has no argument {key!r}. {near}")
 
 
 def _signature(target: Callable[..., Any]) -> inspect.Signature | None:

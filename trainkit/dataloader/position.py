@@ -25,10 +25,11 @@ def num_batches(dataloader: Any) -> int | None:
 
 
 def set_epoch(dataloader: Any, epoch: int) -> None:
-    """Tell the loader's sampler, if it asks, which epoch comes next."""
-    sampler = data_sampler(dataloader)
-    if hasattr(sampler, "set_epoch"):
-        sampler.set_epoch(epoch)
+    """Tell the loader's sampler and batch sampler, if they ask, which epoch comes next."""
+    for sampler in (getattr(dataloader, "batch_sampler", None), data_sampler(dataloader)):
+        announce = getattr(sampler, "set_epoch", None)
+        if announce is not None:
+            announce(epoch)
 
 
 def batches_from(dataloader: Iterable[Any], start: int) -> Iterator[Any]:

@@ -99,7 +99,9 @@ class CheckpointHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Save the best, if training has just become better."""
         if runner.is_training and metrics:
-            self.save_best = [next(iter(metrics))] if self.save_best == ["auto"] else self.save_best
+            if self.save_best == ["auto"]:
+                numbers = [name for name, v in metrics.items() if isinstance(v, int | float)]
+                self.save_best = numbers[:1]
             for index, metric in enumerate(self.save_best):
                 self._update_best(
                     runner, metric, self.rules[index if len(self.rules) > 1 else 0], metrics
@@ -107,7 +109,9 @@ class CheckpointHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Save where training stopped before its end."""
-        if self.save_last and (not self.saved or self.saved[-1] != self._name(runner)):
+        name = self._name(runner)
+        stands = name in self.saved and (runner.checkpoint_dir / name).exists()
+        if self.save_last and not stands:
             self._save(runner)
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,6 +194,11 @@ class CheckpointHook(Hook):
         )
         before = self.best.get(metric)
         value = metrics[metric]
+        if not isinstance(value, int | float | None):
+            raise ConfigError(
+                f"hooks.checkpoint.save_best is {metric!r}, whose value is a "
+                f"{type(value).__name__}; expected a metric that is a number."
+            )
         if value is None or not is_better(
             rule, float(value), None if before is None else before["value"]
         ):

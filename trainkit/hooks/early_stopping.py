@@ -56,6 +56,11 @@ class EarlyStoppingHook(Hook):
         self.best: float | None = None
         self.stale = 0  # validations since the best
 
+    def before_train(self, runner: Runner) -> None:
+        """Stay stopped, if an earlier process had come to a stop."""
+        if self.stale >= self.patience:
+            runner.request_stop(f"{self.monitor} had not improved for {self.patience} validations")
+
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Compare with the best so far."""
         if not runner.is_training or not self._has_monitor(runner, metrics or {}):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from trainkit.errors import ConfigError
 from trainkit.hook import Hook
-from trainkit.model import ExponentialMovingAverage, unwrap
+from trainkit.model import ExponentialMovingAverage, trained_weights, unwrap
 
 if TYPE_CHECKING:
     from trainkit.runner import Runner
@@ -43,6 +45,7 @@ class EMAHook(Hook):
         self.momentum, self.update_buffers = momentum, update_buffers
         self.begin_iter, self.begin_epoch = begin_iter, begin_epoch
         self.ema_model: ExponentialMovingAverage | None = None
+        self._shows_average = False
 
     def before_run(self, runner: Runner) -> None:
         """Make the average; one from an earlier run of the same runner is kept."""
@@ -53,10 +56,10 @@ class EMAHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Refuse a beginning after the end."""
-        for name, begin, end in (
-            ("begin_iter", self.begin_iter, runner.max_iters),
-            ("begin_epoch", self.begin_epoch, runner.max_epochs),
-        ):
+        limits = [("begin_iter", self.begin_iter, runner.max_iters)]
+        if runner.by_epoch:
+            limits.append(("begin_epoch", self.begin_epoch, runner.max_epochs))
+        for name, begin, end in limits:
             if begin > end:
                 raise ConfigError(
                     f"hooks.ema.{name} is {begin}, but the run ends at {end}; it would never begin."
@@ -75,41 +78,47 @@ class EMAHook(Hook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Put the average in the model's place."""
-        self._swap(runner)
+        self._show(runner, average=True)
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Put the trained weights back."""
-        self._swap(runner)
+        self._show(runner, average=False)
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Put the average in the model's place."""
-        self._swap(runner)
+        self._show(runner, average=True)
 
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Put the trained weights back."""
-        self._swap(runner)
+        self._show(runner, average=False)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Save the average as the model, and the trained weights beside it."""
-        if self._has_begun:
-            trained = {f"module.{name}": value for name, value in checkpoint["state_dict"].items()}
-            checkpoint["ema_state_dict"] = {
-                **trained,
-                "n_averaged": self._average.n_averaged.clone(),
-            }
-            checkpoint["state_dict"] = self._average.module.state_dict()
+        if not self._has_begun:
+            return
+        model, other = checkpoint["state_dict"], self._average.module.state_dict()
+        average, trained = (model, other) if self._shows_average else (other, model)
+        checkpoint["state_dict"] = average
+        checkpoint["ema_state_dict"] = {
+            **{f"module.{name}": value for name, value in trained.items()},
+            "n_averaged": self._average.n_averaged.clone(),
+        }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """When resuming, give the model its trained weights and the average its own."""
-        saved = checkpoint.get("ema_state_dict")
-        if not runner.is_resuming or saved is None:
+        """When resuming, give the model its trained weights and the average its own.
+
+        Weights that are loaded otherwise begin a new average.
+        """
+        if self.ema_model is None:
             return
-        average = checkpoint["state_dict"]
+        self._show(runner, average=False)
+        if not runner.is_resuming or "ema_state_dict" not in checkpoint:
+            self._average.n_averaged.zero_()
+            return
+        saved = checkpoint.pop("ema_state_dict")
         self._average.n_averaged.copy_(saved["n_averaged"])
-        self._average.module.load_state_dict(average)
-        checkpoint["state_dict"] = {
-            name.removeprefix("module."): v for name, v in saved.items() if name != "n_averaged"
-        }
+        self._average.module.load_state_dict(checkpoint["state_dict"])
+        checkpoint["state_dict"] = trained_weights(saved)
 
     @property
     def _average(self) -> ExponentialMovingAverage:
@@ -120,13 +129,18 @@ class EMAHook(Hook):
     def _has_begun(self) -> bool:
         return int(self._average.n_averaged) > 0  # a counter on the CPU
 
-    def _swap(self, runner: Runner) -> None:
-        """Exchange model and average; before the first update both are the model's own."""
-        if not self._has_begun:
+    def _show(self, runner: Runner, *, average: bool) -> None:
+        """Have the model show the average or the trained weights; to show them twice is harmless.
+
+        Before the first update both are the model's own.
+        """
+        if not self._has_begun or average == self._shows_average:
             return
-        model, average = unwrap(runner.model), self._average.module
-        pairs = list(zip(model.parameters(), average.parameters(), strict=True))
+        model, other = unwrap(runner.model), self._average.module
+        pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        pairs += zip(model.parameters(), other.parameters(), strict=True)
         if self.update_buffers:
-            pairs += list(zip(model.buffers(), average.buffers(), strict=True))  # type: ignore[arg-type]
+            pairs += zip(model.buffers(), other.buffers(), strict=True)
         for ours, theirs in pairs:
             ours.data, theirs.data = theirs.data, ours.data
+        self._shows_average = average

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+import contextlib
+from collections.abc import Iterator, Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,8 +34,20 @@ class _EvaluateLoop:
             evaluator,
             fp16,
         )
-        meta = getattr(getattr(dataloader, "dataset", None), "metainfo", None)
-        evaluator.dataset_meta = meta
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluate meanwhile; leave the model's mode and training's random numbers alone."""
+        model = self.runner.model
+        training = model.training
+        dataset = getattr(self.dataloader, "dataset", None)
+        self.evaluator.dataset_meta = getattr(dataset, "metainfo", None)
+        self.evaluator.reset()
+        with isolated_rng():
+            try:
+                yield
+            finally:
+                model.train(training)
 
     def _samples(self) -> int:
         dataset = getattr(self.dataloader, "dataset", None)
@@ -50,11 +63,10 @@ class ValLoop(_EvaluateLoop):
     def run(self) -> dict[str, Any]:
         """Validate once; return the metrics by name."""
         runner = self.runner
-        with isolated_rng():
+        with self._evaluating():
             runner.hooks.before_val(runner)
             runner.hooks.before_val_epoch(runner)
             runner.model.eval()
-            self.evaluator.reset()
             for idx, data_batch in enumerate(self.dataloader):
                 self.run_iter(idx, data_batch)
             metrics = self.evaluator.evaluate(self._samples())
@@ -81,11 +93,10 @@ class TestLoop(_EvaluateLoop):
     def run(self) -> dict[str, Any]:
         """Test once; return the metrics by name."""
         runner = self.runner
-        with isolated_rng():
+        with self._evaluating():
             runner.hooks.before_test(runner)
             runner.hooks.before_test_epoch(runner)
             runner.model.eval()
-            self.evaluator.reset()
             for idx, data_batch in enumerate(self.dataloader):
                 self.run_iter(idx, data_batch)
             metrics = self.evaluator.evaluate(self._samples())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,10 +43,7 @@ class BaseTrainLoop(ABC):
         self.runner, self.dataloader = runner, dataloader
         self.val_begin = _whole("val_begin", val_begin, least=0)
         self.val_interval = _whole("val_interval", val_interval)
-        self.intervals = [
-            (0, self.val_interval),
-            *((int(m), int(i)) for m, i in dynamic_intervals or ()),
-        ]
+        self.intervals = _intervals(self.val_interval, dynamic_intervals or ())
         self.epoch = 0
         self.iter = 0
         self.stop_training = False
@@ -112,7 +110,13 @@ class BaseTrainLoop(ABC):
         """Return how far the loop has come."""
         epoch, iteration = self.epoch + self._epoch_done, self.iter + self._iter_done
         batch = 0 if self._epoch_done else self._batch
-        return {"epoch": epoch, "iter": iteration, "batch": batch, "validated": self._validated}
+        return {
+            "epoch": epoch,
+            "iter": iteration,
+            "batch": batch,
+            "validated": self._validated,
+            "batches": num_batches(self.dataloader),
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go to where :meth:`state_dict` was taken."""
@@ -181,7 +185,10 @@ class EpochBasedTrainLoop(BaseTrainLoop):
         runner.hooks.before_train_epoch(runner)
         runner.model.train()
         start, self._start_batch = self._start_batch, 0
-        for idx, data_batch in enumerate(batches_from(self.dataloader, start), start):
+        # an endless sampler has no end of its own
+        rest = self._max_iters // self.max_epochs - start
+        batches = itertools.islice(batches_from(self.dataloader, start), rest)
+        for idx, data_batch in enumerate(batches, start):
             self._batch = idx + 1
             self.run_iter(idx, data_batch)
         self._epoch_done = True
@@ -260,6 +267,12 @@ class IterBasedTrainLoop(BaseTrainLoop):
                     "on."
                 )
             self.epoch += 1
+
+
+def _intervals(first: int, later: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Return each milestone and the interval from there on, in order."""
+    pairs = [(_whole("dynamic_intervals", m), _whole("dynamic_intervals", i)) for m, i in later]
+    return [(0, first), *sorted(pairs)]
 
 
 def _whole(name: str, value: float, least: int = 1) -> int:

@@ -1,6 +1,6 @@
 """Models: the base class, the preprocessor, averaged weights, and a small network to start with."""
 
-from trainkit.model.averaged import ExponentialMovingAverage
+from trainkit.model.averaged import ExponentialMovingAverage, trained_weights
 from trainkit.model.base import BaseModel
 from trainkit.model.convnet import ConvNet
 from trainkit.model.preprocessor import BaseDataPreprocessor
@@ -13,5 +13,6 @@ __all__ = [
     "ExponentialMovingAverage",
     "checkpoint_activations",
     "revert_sync_batchnorm",
+    "trained_weights",
     "unwrap",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,3 +42,8 @@ class ExponentialMovingAverage(AveragedModel):
             torch._foreach_lerp_(averaged, current, self.momentum)
         else:
             torch._foreach_copy_(averaged, current)
+
+
+def trained_weights(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights that were trained, from what a checkpoint keeps beside an average."""
+    return {name.removeprefix("module."): v for name, v in saved.items() if name != "n_averaged"}

@@ -43,7 +43,8 @@ class AmpOptimWrapper(OptimWrapper):
         clip_grad: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(optimizer, accumulative_counts, clip_grad)
-        self.device_type = self.param_groups[0]["params"][0].device.type
+        first = next(p for group in self.param_groups for p in group["params"])
+        self.device_type = first.device.type
         self.dtype = _parse_dtype(dtype, self.device_type)
         self.fixed_scale = float(loss_scale) if isinstance(loss_scale, int | float) else None
         self._loss_scale = dict(loss_scale) if isinstance(loss_scale, Mapping) else loss_scale
@@ -68,7 +69,7 @@ class AmpOptimWrapper(OptimWrapper):
         self.clip_gradients()
         self.loss_scaler.step(self.optimizer, **kwargs)
         self.loss_scaler.update(self.fixed_scale)
-        self.update_count += 1
+        self.end_window()
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

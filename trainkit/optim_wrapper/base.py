@@ -52,6 +52,7 @@ class OptimWrapper:
         self.clip_type, self.clip_kwargs = _parse_clip(clip_grad)
         self.inner_count = 0  # backward passes
         self.update_count = 0  # windows that ended in a step
+        self._in_window = 0  # backward passes since the last step
         self.max_counts = -1  # backward passes of the whole run; -1: not known
         self.grad_norm: torch.Tensor | None = (
             None  # of the last update, before clipping; set when clipping by norm
@@ -73,33 +74,36 @@ class OptimWrapper:
     def scale_loss(self, loss: torch.Tensor) -> torch.Tensor:
         """Divide ``loss`` by the passes in its window, which is shorter at the end of a run."""
         window = self.accumulative_counts
-        if window > 1 and self.max_counts > 0:
-            remainder = self.max_counts % window
-            if remainder and self.max_counts - remainder <= self.inner_count < self.max_counts:
-                window = remainder
+        begun_at = self.inner_count - self._in_window
+        if begun_at < self.max_counts:
+            window = min(window, self.max_counts - begun_at)
         return loss if window == 1 else loss / window
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Backpropagate and count one pass."""
         loss.backward(**kwargs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.inner_count += 1
+        self._in_window += 1
 
     def should_update(self) -> bool:
         """Whether the pass that was just counted ends a window."""
-        return (
-            self.inner_count % self.accumulative_counts == 0 or self.inner_count == self.max_counts
-        )
+        return self._in_window >= self.accumulative_counts or self.inner_count == self.max_counts
 
     def should_sync(self) -> bool:
         """Whether the coming pass ends a window, so that ranks must exchange gradients in it."""
-        coming = self.inner_count + 1
-        return coming % self.accumulative_counts == 0 or coming == self.max_counts
+        fills = self._in_window + 1 >= self.accumulative_counts
+        return fills or self.inner_count + 1 == self.max_counts
 
     def step(self, **kwargs: Any) -> None:
         """Clip the gradients, if asked, and step."""
         self.clip_gradients()
         self.optimizer.step(**kwargs)
+        self.end_window()
+
+    def end_window(self) -> None:
+        """Count a step; the next pass begins a new window."""
         self.update_count += 1
+        self._in_window = 0
 
     def clip_gradients(self) -> None:
         """Clip as ``clip_grad`` says; by norm, keep the norm before in ``grad_norm``."""
@@ -118,7 +122,8 @@ class OptimWrapper:
     def scale_lr(self, factor: float) -> None:
         """Multiply every learning rate, as if the config had given it so."""
         for group in self.param_groups:
-            group["lr"] *= factor
+            for key in {"lr", "initial_lr"} & group.keys():  # the latter where a schedule began
+                group[key] *= factor
         self._configured = self.hyperparameters()
 
     def zero_grad(self, **kwargs: Any) -> None:
@@ -143,12 +148,15 @@ class OptimWrapper:
             init_counts: Backward passes made so far.
             max_counts: Backward passes of the whole run; -1 if it is not known.
         """
+        if init_counts != self.inner_count:
+            self._in_window = init_counts % self.accumulative_counts
         self.inner_count, self.max_counts = init_counts, max_counts
         if self.accumulative_counts == 1:
             return
-        if init_counts % self.accumulative_counts:
+        if self._in_window:
             logger.warning(
-                "Resumed inside a window of %d passes; its first update is short.",
+                "Resumed inside a window of %d passes, whose gradients are not saved: its update "
+                "is small.",
                 self.accumulative_counts,
             )
         if any(isinstance(module, _BatchNorm) for module in model.modules()):
@@ -191,12 +199,20 @@ class OptimWrapper:
         """Return the optimizer's state, the counters, and what the config gave."""
         return {
             **self.optimizer.state_dict(),
-            "counts": {"inner": self.inner_count, "update": self.update_count},
+            "counts": {
+                "inner": self.inner_count,
+                "update": self.update_count,
+                "in_window": self._in_window,
+            },
+            "class": type(self.optimizer).__name__,
             "configured": self._configured,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load :meth:`state_dict`; a hyperparameter that the config has changed is kept."""
+        own_class = type(self.optimizer).__name__
+        if state_dict.get("class", own_class) != own_class:
+            raise ValueError(f"it is that of {state_dict['class']}, the config has {own_class}")
         own = [dict(group) for group in self.param_groups]
         changed = self._changed_since(state_dict.get("configured", []))
         self.optimizer.load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
@@ -209,6 +225,7 @@ class OptimWrapper:
             group.update({key: mine[key] for key in mine if key in keys | bases | left})
         counts = state_dict.get("counts", {})
         self.inner_count, self.update_count = counts.get("inner", 0), counts.get("update", 0)
+        self._in_window = counts.get("in_window", 0)
 
     def _changed_since(self, before: list[dict[str, Any]]) -> list[set[str]]:
         changed: list[set[str]] = [set() for _ in self.param_groups]

@@ -19,7 +19,7 @@ from trainkit.optim_wrapper import OptimWrapper
 from trainkit.param_scheduler import ParamScheduler
 from trainkit.run_dir import RunRecord, timestamp
 from trainkit.runner import data, from_config, optim, parts
-from trainkit.seed import set_random_seed
+from trainkit.seed import get_rng_state, set_random_seed
 
 if TYPE_CHECKING:
     from trainkit.runner.runner import Runner
@@ -112,8 +112,11 @@ class Assembly:
         self.is_training = False  # while train() runs
         self.is_resuming = False  # while a checkpoint is loaded to go on from
         self.resumed_rng: dict[str, Any] | None = None
-        self._has_loaded = False
+        self._loaded_for: set[str] = set()  # "train", "val" or "test"
+        self._has_weights = False  # initialised or loaded, so that neither is done over them
         self._has_trained = False
+        self._has_failed = False
+        self._rng_state = get_rng_state()  # training begins from here, whoever drew meanwhile
 
     def _prepare_model(self, model: Any, preprocessor: Any, wrapper: Any, checkpointed: Any) -> Any:
         built = parts.build_model(model, self._path("model"), preprocessor).to(self.device)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from trainkit.config import build, is_config, to_plain
 from trainkit.config.build import find_target, partial
-from trainkit.dataloader import DefaultSampler, FirstSamples, pseudo_collate
+from trainkit.dataloader import DefaultSampler, FirstSamples, num_batches, pseudo_collate
 from trainkit.dist import get_world_size
 from trainkit.errors import ConfigError
 
@@ -29,30 +29,35 @@ def build_dataloader(node: Any, path: str, *, seed: int | None, training: bool) 
         return build(node, path)
     options = dict(node)
     dataset = _dataset(options, path)
-    sampler = _sampler(options, path, dataset, seed, training)
-    if options.get("batch_sampler") is not None:
-        size, drop = options.pop("batch_size", 1), options.pop("drop_last", False)
-        batched = partial(options.pop("batch_sampler"), f"{path}.batch_sampler")
-        options["batch_sampler"] = (
-            batched(sampler, size, drop_last=drop)
-            if batched.accepts("drop_last")
-            else batched(sampler, size)
-        )
+    if isinstance(dataset, IterableDataset):  # it decides its own order
+        options.pop("sampler", None)
     else:
-        options["sampler"] = sampler
+        _order(options, path, _sampler(options, path, dataset, seed, training))
     for name, fallback in (("collate_fn", pseudo_collate), ("worker_init_fn", None)):
         function = options.get(name)
-        options[name] = (
-            partial(function, f"{path}.{name}") if is_config(function) else function or fallback
-        )
+        if is_config(function):
+            function = partial(function, f"{path}.{name}").bound()
+        options[name] = function or fallback
     loader = build(options, path, default=DataLoader, args=(dataset,))
-    if len(loader) == 0:
+    if num_batches(loader) == 0:
         raise ConfigError(
             f"{path} gives no batch: {len(dataset)} samples, batch_size={loader.batch_size}, "
-            f"drop_last={loader.drop_last}."
-            " Lower batch_size, or set drop_last=false."
+            f"drop_last={loader.drop_last}. Lower batch_size, or set drop_last=false."
         )
     return loader
+
+
+def _order(options: dict[str, Any], path: str, sampler: Any) -> None:
+    """Put the sampler into the loader's arguments, inside the batch sampler if there is one."""
+    if options.get("batch_sampler") is None:
+        options["sampler"] = sampler
+        return
+    if not is_config(options["batch_sampler"]):
+        return
+    batched = partial(options.pop("batch_sampler"), f"{path}.batch_sampler")
+    drop_last = options.pop("drop_last", False)
+    extra = {"drop_last": drop_last} if batched.accepts("drop_last") else {}
+    options["batch_sampler"] = batched(sampler, options.pop("batch_size", 1), **extra)
 
 
 def _dataset(options: dict[str, Any], path: str) -> Any:

@@ -76,13 +76,24 @@ def arguments(cfg: Any, **given: Any) -> dict[str, Any]:
     if plain.get("train_cfg") is None:
         found["optim_wrapper"] = found["param_scheduler"] = None
     found["default_hooks"] = plain.get("hooks") or {}
-    found["randomness"] = {**(plain.get("randomness") or {}), "seed": plain.get("seed")}
-    found["resume"] = bool(plain.get("resume"))
+    seed = {} if plain.get("seed") is None else {"seed": plain["seed"]}
+    found["randomness"] = {**(plain.get("randomness") or {}), **seed}
+    found.update(_resume(plain))
+    if "visualizer" in plain and plain["visualizer"] is None:
+        found["visualizer"] = {"vis_backends": {}}
     found.update(given, cfg=cfg, paths={**PATHS, **_evaluator_paths(evaluator)})
     for key in ("model", "work_dir"):
         if found.get(key) is None:
             raise ConfigError(f"The config has no {key}, which every run needs. Set {key}=...")
     return found
+
+
+def _resume(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``resume``, with ``load_from`` where it names a path."""
+    resume = plain.get("resume")
+    if resume in (None, False, "fresh"):
+        return {"resume": False}
+    return {"resume": True} if resume is True else {"resume": True, "load_from": str(resume)}
 
 
 def _checked(cfg: Any) -> dict[str, Any]:

@@ -38,9 +38,20 @@ DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
 
 
 def build_model(node: Any, path: str, data_preprocessor: Any = None) -> nn.Module:
-    """Return the model. ``data_preprocessor`` goes into a config that has none of its own."""
-    if is_config(node) and data_preprocessor is not None:
-        node = {"data_preprocessor": data_preprocessor, **to_plain(node, path)}
+    """Return the model. ``data_preprocessor`` goes into a config that has none of its own.
+
+    Raises:
+        ConfigError: No module; or a preprocessor beside a model that is an object.
+    """
+    if data_preprocessor is not None:
+        if not is_config(node):
+            raise ConfigError(
+                f"data_preprocessor is for a {path} that is a config; this one is an object. "
+                "Give it to the model's constructor."
+            )
+        node = to_plain(node, path)
+        if node.get("data_preprocessor") is None:
+            node = {**node, "data_preprocessor": data_preprocessor}
     model = build(node, path)
     if not isinstance(model, nn.Module):
         raise ConfigError(
@@ -109,6 +120,9 @@ def build_hooks(default_hooks: Any, custom_hooks: Any, paths: tuple[str, str]) -
     nodes: dict[str, tuple[Any, str]] = {
         name: (node, f"{paths[0]}.{name}") for name, node in DEFAULT_HOOKS.items()
     }
+    if default_hooks is not None and not is_config(default_hooks):
+        kind = type(default_hooks).__name__
+        raise ConfigError(f"{paths[0]} is a {kind}; expected a mapping of hooks by name.")
     for name, node in dict(default_hooks or {}).items():
         nodes[str(name)] = (_changed(str(name), node, paths[0]), f"{paths[0]}.{name}")
     for name, node in named(custom_hooks or []):

@@ -14,11 +14,13 @@ from trainkit.checkpoint import (
     find_latest,
     locate_checkpoint,
     read_checkpoint,
+    set_aside_newer,
     write_checkpoint,
 )
+from trainkit.dataloader import num_batches
 from trainkit.dist import all_gather_object, barrier, get_rank, is_main_process
 from trainkit.errors import CheckpointError
-from trainkit.model import unwrap
+from trainkit.model import trained_weights, unwrap
 from trainkit.seed import get_rng_state
 
 if TYPE_CHECKING:
@@ -146,6 +148,9 @@ def load_weights(
     """
     checkpoint = read_checkpoint(path, map_location, get_rank())
     runner.hooks.after_load_checkpoint(runner, checkpoint)
+    if runner.is_resuming and "ema_state_dict" in checkpoint:
+        runner.logger.warning("%s holds an average that no hook keeps; it is left out.", path)
+        checkpoint["state_dict"] = trained_weights(checkpoint.pop("ema_state_dict"))
     weights = {
         _renamed(name, revise_keys): value for name, value in checkpoint["state_dict"].items()
     }
@@ -207,6 +212,7 @@ def resume(runner: Runner, path: Path) -> None:
             "resume."
         )
     loop = runner.train_loop
+    _check_data(runner, checkpoint["train_loop"])
     loop.load_state_dict(checkpoint["train_loop"])
     if checkpoint["meta"].get("seed") != runner.seed:
         seed = checkpoint["meta"].get("seed")
@@ -226,7 +232,21 @@ def resume(runner: Runner, path: Path) -> None:
     runner.hooks.load_state_dict(checkpoint["hooks"])
     runner.visualizer.load_state_dict(checkpoint.get("visualizer", {}))
     runner.resumed_rng = checkpoint.get("rank", {}).get("rng")
+    for newer in set_aside_newer(runner.checkpoint_dir, loop.iter):
+        runner.logger.warning("%s is newer than what is gone on from; it was set aside.", newer)
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", path, loop.epoch, loop.iter)
+
+
+def _check_data(runner: Runner, progress: Mapping[str, Any]) -> None:
+    """Say so if an epoch has another number of batches than when the checkpoint was written."""
+    before, now = progress.get("batches"), num_batches(runner.train_dataloader)
+    if before is not None and before != now:
+        runner.logger.warning(
+            "An epoch had %s batches when the checkpoint was written and has %s now: iterations, "
+            "and schedules that count them, no longer stand for the same epochs.",
+            before,
+            now,
+        )
 
 
 def _resume_schedulers(runner: Runner, states: Sequence[Mapping[str, Any]]) -> None:

@@ -87,11 +87,10 @@ class Runner(Assembly):
             self.load_or_resume()
             self.visualizer.open(self.work_dir, resume_step=loop.iter if loop.iter else None)
             self.visualizer.add_config(self.config_text)
-            self.optim_wrapper.initialize_count_status(
-                unwrap(self.model), loop.iter, loop.max_iters
-            )
-            if self.resumed_rng is not None:
-                set_rng_state(self.resumed_rng)
+            wrapper = self.optim_wrapper
+            wrapper.initialize_count_status(unwrap(self.model), wrapper.inner_count, loop.max_iters)
+            if not self._has_trained:
+                set_rng_state(self.resumed_rng or self._rng_state)
             loop.run()
             self._has_trained = True
             self.hooks.after_run(self)
@@ -100,6 +99,11 @@ class Runner(Assembly):
 
     def build_training(self) -> None:
         """Build whatever training needs, in MMEngine's order; nothing is written yet."""
+        if self._has_failed:
+            raise ConfigError(
+                "This runner's training ended with an error, and its counters stand in between. "
+                "Make a new Runner with resume=True."
+            )
         self._refuse_foreign_run()
         self._need_step("train_step", *(["val_step"] if self.has_val else []))
         _ = self.train_loop, self.optim_wrapper, self.param_schedulers
@@ -184,20 +188,23 @@ class Runner(Assembly):
                 keys.
         """
         path = locate_checkpoint(filename)
-        self._has_loaded = True
+        self._loaded_for.update(("train", "val", "test"))
+        self._has_weights = True
         return state.load_weights(
             self, path, map_location=map_location, strict=strict, revise_keys=revise_keys
         )
 
     def load_or_resume(self, purpose: str = "train") -> None:
         """Load what ``load_from`` and ``resume`` ask for, once."""
-        if self._has_loaded:
+        if purpose in self._loaded_for or self._has_trained:
             return
         path = state.find(self, purpose)
         if path is not None and self.resume_wanted and purpose == "train":
             self.is_resuming = True
-            state.resume(self, path)
-            self.is_resuming = False
+            try:
+                state.resume(self, path)
+            finally:
+                self.is_resuming = False
         elif path is not None:
             state.load_weights(self, path, strict=purpose != "train")
             self.logger.info("Loaded the weights of %s", path)
@@ -206,7 +213,8 @@ class Runner(Assembly):
                 "resume: no checkpoint in %s; training starts from the beginning.",
                 self.checkpoint_dir,
             )
-        self._has_loaded = True
+        self._loaded_for.add(purpose)
+        self._has_weights = self._has_weights or path is not None
 
     def record_progress(self, **facts: Any) -> None:
         """Write to ``status.json`` how far the run is, and ``facts``."""
@@ -215,15 +223,14 @@ class Runner(Assembly):
             limits = {"max_epochs": self.max_epochs, "max_iters": self.max_iters}
             self.record.update(epoch=progress["epoch"], iter=progress["iter"], **limits, **facts)
 
-    # ------------------------------------------------------------------ the frame of train, val and
-    # test
+    # ------------------------------------------------------------------ around all of these
 
     def _evaluate(self, purpose: str, load: bool) -> dict[str, Any]:
         loop: Any = getattr(self, f"{purpose}_loop")
         self._need_step(f"{purpose}_step")
         with self._working(purpose):
             self.hooks.before_run(self)
-            if load and not self._has_trained:
+            if load:
                 self.load_or_resume(purpose)
             metrics: dict[str, Any] = loop.run()
             self.hooks.after_run(self)
@@ -256,10 +263,12 @@ class Runner(Assembly):
         try:
             yield
         except KeyboardInterrupt:
+            self._has_failed = True
             self.logger.warning("Stopped by Ctrl-C. resume=true goes on from the last checkpoint.")
             self.record.end("preempted", error="KeyboardInterrupt")
             raise
         except BaseException as error:
+            self._has_failed = True
             self.logger.error(
                 "The run failed: %s: %s",
                 type(error).__name__,
@@ -313,5 +322,6 @@ class Runner(Assembly):
 
     def _init_weights(self) -> None:
         init_weights = getattr(unwrap(self.model), "init_weights", None)
-        if callable(init_weights) and not self._has_trained:
+        if callable(init_weights) and not self._has_weights:
             init_weights()
+        self._has_weights = True

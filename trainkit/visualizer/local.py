@@ -34,10 +34,11 @@ class LocalVisBackend(VisBackend):
         elif path.exists():
             lines = path.read_text().splitlines()
             kept = [line for line in lines[: self._kept] if _iteration(line) <= resume_step]
-            self._lines, self._kept = len(kept), None
+            self._lines = len(kept)
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(f"{line}\n" for line in kept))
             temporary.replace(path)
+        self._kept = None
         self._file = path.open("a", buffering=1)  # a line at a time: a killed run loses none
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
