@@ -83,3 +83,24 @@ def test_secrets_stay_out_of_what_is_written() -> None:
 
 def test_no_config_is_no_text() -> None:
     assert as_yaml(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("resume", "expected"),
+    [
+        (False, (False, None)),
+        ("fresh", (False, None)),
+        (True, (True, None)),
+        ("here", (True, "here")),
+    ],
+)
+def test_resume_may_be_a_path_or_fresh(resume: object, expected: tuple[bool, str | None]) -> None:
+    cfg = compose()
+    cfg.resume = resume
+    given = arguments(cfg, work_dir="w")
+    assert (given["resume"], given["load_from"]) == expected
+
+
+def test_a_seed_may_stand_in_randomness() -> None:
+    cfg = {**compose(), "seed": None, "randomness": {"seed": 5}}
+    assert arguments(cfg, work_dir="w")["randomness"] == {"seed": 5}
