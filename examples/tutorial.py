@@ -1,13 +1,16 @@
 """MMEngine's migration tutorial on trainkit: ``python examples/tutorial.py``.
 
 A model with three modes, a metric that keeps sums of each batch, plain data loaders, a run, two
-ways to test it, and a train loop of one's own. On CIFAR-10 where torchvision has it on disk
-(``TRAINKIT_CIFAR10=<directory>``), else on the digits that ship with trainkit.
+ways to test it, and a train loop of one's own; in a new directory below ``outputs/tutorial``. On
+CIFAR-10 where torchvision is there and finds it in ``data/``, else on the digits that ship with
+trainkit.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,20 +40,18 @@ class Pairs(Dataset[tuple[torch.Tensor, int]]):
         return self.images[index], self.labels[index]
 
 
-def make_loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
-    train: Any
-    val: Any
-    if "TRAINKIT_CIFAR10" in os.environ:
+def make_datasets() -> tuple[Any, Any]:
+    """Return CIFAR-10's train and test part if they are on disk, else the digits'."""
+    try:
         from torchvision import datasets, transforms
 
         normalize = transforms.Compose(
             [transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
         )
-        train = datasets.CIFAR10(os.environ["TRAINKIT_CIFAR10"], train=True, transform=normalize)
-        val = datasets.CIFAR10(os.environ["TRAINKIT_CIFAR10"], train=False, transform=normalize)
-    else:
-        train, val = Pairs("train"), Pairs("val")
-    return DataLoader(train, batch_size=32, shuffle=True), DataLoader(val, batch_size=32)
+        train = datasets.CIFAR10("data", train=True, transform=normalize)
+        return train, datasets.CIFAR10("data", train=False, transform=normalize)
+    except (ImportError, RuntimeError):  # RuntimeError: there is no CIFAR-10 in data/
+        return Pairs("train"), Pairs("val")
 
 
 class Model(BaseModel):
@@ -77,18 +78,14 @@ class Model(BaseModel):
 
 
 class ToyAccuracyMetric(BaseMetric):
-    """Accuracy from one entry for each batch."""
+    """Accuracy, from the right ones and the size of each batch."""
 
     def process(self, label: Any, pred: Any) -> None:
-        self.results.append((label[1], pred, len(label[1])))
+        self.results.append(((label[1] == torch.stack(pred)).sum(), len(label[1])))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
-        num_sample = 0
-        acc: Any = 0
-        for label, pred, batch_size in results:
-            acc += (label == torch.stack(pred)).sum()
-            num_sample += batch_size
-        return dict(Accuracy=acc / num_sample)
+        right = sum(correct for correct, _ in results)
+        return dict(Accuracy=right / sum(batch_size for _, batch_size in results))
 
 
 class CustomEpochBasedTrainLoop(EpochBasedTrainLoop):
@@ -100,7 +97,12 @@ class CustomEpochBasedTrainLoop(EpochBasedTrainLoop):
 
 
 def main() -> None:
-    train_dataloader, val_dataloader = make_loaders()
+    train, val = make_datasets()
+    train_dataloader = DataLoader(train, batch_size=32, shuffle=True)
+    val_dataloader = DataLoader(val, batch_size=32)
+    directory = Path("outputs/tutorial") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    directory.mkdir(parents=True)
+    os.chdir(directory)
     model = Model()
     optimizer = SGD(model.parameters(), lr=0.05, momentum=0.9)
     common = dict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -107,10 +108,6 @@ def _set_start_method(method: str | None) -> None:
 
 
 def _raise_file_limit(limit: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Data workers pass tensors as open files; too few of them end in "received 0 items of ancdata".
     wanted = max(soft, limit) if hard == resource.RLIM_INFINITY else min(max(soft, limit), hard)

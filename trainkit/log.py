@@ -36,9 +36,11 @@ def check_level(level: str | int) -> str | int:
     Raises:
         ConfigError: There is no such level.
     """
-    if isinstance(level, int) or level.upper() in _LEVELS:
-        return level.upper() if isinstance(level, str) else level
-    raise ConfigError(f"log_level is {level!r}. {did_you_mean(level.upper(), _LEVELS)}")
+    if isinstance(level, int):
+        return level
+    if isinstance(level, str) and level.upper() in _LEVELS:
+        return level.upper()
+    raise ConfigError(f"log_level is {level!r}. {did_you_mean(str(level).upper(), _LEVELS)}")
 
 
 class RunLog:
@@ -126,11 +128,13 @@ class _TerminalHandler(logging.Handler):
         style = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}.get(record.levelname, "")
         text = Text(self.format(record), style=style)
         if not getattr(record, "live", False):
+            self.line.stop()  # what it showed is older than this line
             self.console.print(text, soft_wrap=True)
             return
         now = time.monotonic()
         if now - self.renewed >= self._INTERVAL:
             self.renewed = now
+            text.no_wrap, text.overflow = True, "ellipsis"
             self.line.start()
             self.line.update(text, refresh=True)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainkit.dataloader import num_batches
+from trainkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from trainkit.runner import Runner
@@ -38,6 +39,9 @@ class LogProcessor:
         log_with_hierarchy: bool = False,
         mean_pattern: str = r".*(loss|time|data_time|grad_norm).*",
     ) -> None:
+        for name, value in (("window_size", window_size), ("num_digits", num_digits)):
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"log_processor.{name} is {value!r}; expected at least 1.")
         self.window_size, self.by_epoch, self.num_digits = window_size, by_epoch, num_digits
         self.log_with_hierarchy = log_with_hierarchy
         self.mean_pattern = re.compile(mean_pattern)

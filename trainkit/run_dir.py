@@ -11,7 +11,7 @@ import re
 import socket
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,17 @@ def identity(experiment_name: str, overrides: Sequence[str]) -> list[str]:
     return [experiment_name, *sorted(kept)]
 
 
+def digest(identity: Sequence[str]) -> str:
+    """Return an identity as one word, which holds no secret."""
+    return hashlib.sha256("\n".join(identity).encode(errors="surrogateescape")).hexdigest()
+
+
+def has_identity(status: Mapping[str, Any], wanted: Sequence[str]) -> bool:
+    """Whether a run's record is that of the run ``wanted``; in the record, secrets are left out."""
+    saved = status.get("identity_digest") or digest([str(x) for x in status.get("identity", [])])
+    return bool(saved == digest(wanted))
+
+
 def read_status(run: Path) -> dict[str, Any]:
     """Return the record of a run; empty where there is none that can be read."""
     try:
@@ -105,11 +116,8 @@ def read_status(run: Path) -> dict[str, Any]:
 def find_run(root: Path, wanted: Sequence[str]) -> Path | None:
     """Return the newest run below ``root`` of an identity that no process works in."""
     runs = [path.parent for path in (*root.glob(f"*/{STATUS}"), *root.glob(f"sweep_*/*/{STATUS}"))]
-    same = [
-        run
-        for run in runs
-        if read_status(run).get("identity") == list(wanted) and not is_locked(run)
-    ]
+    free = (run for run in runs if not is_locked(run))
+    same = [run for run in free if has_identity(read_status(run), wanted)]
     return max(
         same, key=lambda run: (float(read_status(run).get("created", 0)), run.name), default=None
     )

@@ -16,14 +16,14 @@ from trainkit.errors import ConfigError
 
 
 def set_random_seed(
-    seed: int | None, *, deterministic: bool = False, diff_rank_seed: bool = False
+    seed: int | None, *, deterministic: bool | None = None, diff_rank_seed: bool = False
 ) -> int:
     """Seed ``random``, NumPy, torch and every CUDA device; return the seed that was used.
 
     Args:
         seed: The seed; None draws one on rank 0 and shares it.
-        deterministic: Also demand deterministic algorithms of torch; operations that have none then
-            raise.
+        deterministic: True demands deterministic algorithms of torch, whose operations without one
+            then raise; False takes that back; None leaves what is set.
         diff_rank_seed: Add the rank, so that ranks draw different numbers.
     """
     if seed is not None and (type(seed) is not int or seed < 0):
@@ -41,6 +41,9 @@ def set_random_seed(
         # Reproducibility note).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    elif deterministic is False:
+        torch.backends.cudnn.deterministic = False
+        torch.use_deterministic_algorithms(False)
     return used
 
 

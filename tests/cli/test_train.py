@@ -134,6 +134,24 @@ def test_a_work_dir_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[st
         (["work_dir=/proc/x"], 2, "ConfigError: The directory /proc/x cannot be made"),
         (["val", "run=nowhere"], 2, "ConfigError: run=nowhere has no config.yaml"),
         (["test"], 2, "ConfigError: trainkit test needs weights"),
+        (["val", "run=x", "-m"], 2, "evaluates one run; it does not take --multirun"),
+        (["val", "run=x", "--cfg", "job"], 2, "evaluates one run; it does not take --cfg"),
+        (["--resolve"], 2, "--resolve belongs to --cfg"),
+        (["--cfg", "jobb"], 2, "argument --cfg/-c: invalid choice: 'jobb'"),
+        (["-m", "--cfg", "job"], 2, "--cfg shows one config"),
+        (["--config-name", "nowhere"], 2, "There is no primary config 'nowhere'"),
+        (["--help", "--config-name", "nowhere"], 2, "There is no primary config 'nowhere'"),
+        (["~hooks.checkpoint"], 2, "a hook is removed by hooks.checkpoint=null"),
+        (["hooks=ema,early_stopping"], 2, "Write hooks=[ema,early_stopping] for all"),
+        (["train_cfg=none"], 2, "there is no option 'none'. Choose from: epoch, iter."),
+        (["hydra/launcher=submitit_slurm"], 2, "pip install 'trainkit[slurm]'"),
+        (["experiment_name=null"], 2, "experiment_name is null"),
+        (["-m", "seed=1,2", "hydra.sweep.dir=x"], 2, "name the sweep's directory with work_dir="),
+        (
+            ["evaluator.metrics.accuracy._target_=torchmetrics.Accuracy"],
+            2,
+            "MissingExtra: evaluator.metrics.accuracy._target_: torchmetrics.Accuracy needs",
+        ),
         (["-m", "seed=1,2", "resume=true"], 2, "ConfigError: A sweep starts new runs"),
         (["-m", "optim_wrapper=amp,ampp"], 2, "optim_wrapper=ampp: there is no option 'ampp'"),
     ],
@@ -176,3 +194,20 @@ def test_other_directories_and_primary_configs_are_taken(tmp_path: Path) -> None
     assert main(["--config-dir", str(tmp_path), "--config-name", "mine", *SHORT]) == 0
     (run,) = runs()
     assert run.parent.name == "mine"
+
+
+def test_a_run_with_a_secret_is_found_again(capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "tags=[ghp_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]"
+    main([*SHORT, secret])
+    (run,) = runs()
+    assert "ghp_" not in (run / "status.json").read_text()
+    assert main([*SHORT, secret, "resume=true"]) == 0
+    assert "is finished already" in capsys.readouterr().out
+
+
+def test_a_resumed_run_keeps_both_configs() -> None:
+    main(list(SHORT))
+    (run,) = runs()
+    main([*SHORT, "optim_wrapper.optimizer.lr=0.01", f"resume={run}"])
+    assert "lr: 0.01" in (run / "config.yaml").read_text()
+    assert "lr: 0.1" in (run / "config_2.yaml").read_text()

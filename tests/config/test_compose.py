@@ -89,6 +89,17 @@ def test_conf_stands_beside_the_package_in_a_checkout() -> None:
         ("val_cfg=null", "val_cfg=null is not an option. val_cfg=none switches it off."),
         ("model=null", "model=null is not an option. Use ~model to leave it out."),
         ("hooks=[ema,emu]", "hooks=emu: there is no option 'emu'. Did you mean 'ema'?"),
+        (
+            "dataloader.train.drop_last=true",
+            "The config has no 'dataloader.train.drop_last'. Its target takes it, but the config "
+            "does not list it: +dataloader.train.drop_last=true",
+        ),
+        (
+            "hooks.early_stopping.patience=3",
+            "The config has no 'hooks.early_stopping.patience'. It is an option that is not "
+            "chosen: add hooks=early_stopping.",
+        ),
+        ("hooks=none", "hooks=none: there is no option 'none'. Choose from: early_stopping, ema."),
         ("seed=[1", "The override 'seed=[1' cannot be read: no viable alternative at input '[1'."),
     ],
 )

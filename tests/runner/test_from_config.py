@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from tests.toy import ToyModel
 from trainkit import ConfigError, Runner, compose
-from trainkit.runner.from_config import arguments, as_yaml, redact_override
+from trainkit.config.secrets import (
+    REDACTED,
+    as_yaml,
+    redact,
+    redact_override,
+    refuse_redacted,
+)
+from trainkit.runner.from_config import SAME_NAME, arguments
 
 
 def test_every_group_reaches_its_argument() -> None:
@@ -63,6 +73,17 @@ def test_a_fast_dev_run_is_short_in_every_loop(tmp_path: Path, loop: str) -> Non
     assert "accuracy" in (tmp_path / "status.json").read_text()
 
 
+def test_a_tokenizer_is_no_secret() -> None:
+    config = {"tokenizer": "bert", "pad_token": "PAD", "author": "me", "hf_token": "x"}
+    assert redact(config) == {**config, "hf_token": REDACTED}
+
+
+def test_a_stored_config_without_its_secret_is_not_used() -> None:
+    stored = OmegaConf.create({"model": {"api_key": REDACTED}})
+    with pytest.raises(ConfigError, match=r"model\.api_key is missing\. Give model\.api_key="):
+        refuse_redacted(stored)
+
+
 SECRETS = {
     "api_key": "abc",
     "nested": {"token": "abc", "url": "https://user:abc@host/x", "list": ["ghp_" + "a" * 30]},
@@ -94,11 +115,34 @@ def test_no_config_is_no_text() -> None:
         ("here", (True, "here")),
     ],
 )
-def test_resume_may_be_a_path_or_fresh(resume: object, expected: tuple[bool, str | None]) -> None:
+def test_resume_may_be_a_path_or_fresh(
+    tmp_path: Path, resume: object, expected: tuple[bool, str | None]
+) -> None:
     cfg = compose()
     cfg.resume = resume
-    given = arguments(cfg, work_dir="w")
-    assert (given["resume"], given["load_from"]) == expected
+    runner = Runner.from_cfg(cfg, work_dir=tmp_path)
+    assert (runner.resume_wanted, runner.load_from) == expected
+
+
+def test_the_runners_own_arguments_may_stand_in_a_config(tmp_path: Path) -> None:
+    cfg = {"model": ToyModel(), "work_dir": tmp_path, "train_dataloader": [1], "sync_bn": "torch"}
+    given = arguments({**cfg, "train_cfg": {"by_epoch": True}, "optim_wrapper": {}})
+    assert (given["train_dataloader"], given["sync_bn"]) == ([1], "torch")
+    assert "train_dataloader" not in given["paths"]
+
+
+def test_every_argument_of_the_runner_can_be_configured() -> None:
+    parameters = set(inspect.signature(Runner).parameters)
+    assert set(SAME_NAME) == parameters - {"cfg", "paths"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["epoch", "iter"])
+def test_the_shipped_model_learns_one_batch_by_heart(tmp_path: Path, loop: str) -> None:
+    cfg = compose(["debug=overfit", f"train_cfg={loop}", "env.num_threads=1"])
+    Runner.from_cfg(cfg, work_dir=tmp_path).train()
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["metrics"]["accuracy"] == 1.0
 
 
 def test_a_seed_may_stand_in_randomness() -> None:

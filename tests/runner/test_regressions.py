@@ -306,3 +306,59 @@ def test_workers_read_what_one_process_reads(tmp_path: Path) -> None:
         runner.train()
         weights.append(runner.model.linear.weight)
     assert torch.equal(weights[0], weights[1])
+
+
+def test_the_same_command_again_goes_on_with_its_own_run(tmp_path: Path) -> None:
+    make_runner(tmp_path / "first").train()
+    changes = {"load_from": tmp_path / "first", "resume": True}
+    make_runner(tmp_path / "second", train_cfg=FOUR_EPOCHS, **changes).train()
+    again = make_runner(tmp_path / "second", train_cfg={**FOUR_EPOCHS, "max_epochs": 5}, **changes)
+    again.load_or_resume()
+    assert again.iter == 12
+
+
+def test_the_best_checkpoint_is_a_place_to_go_on_from(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "train_dataloader": loader_config(),
+        "train_cfg": FOUR_EPOCHS,
+        "default_hooks": {"checkpoint": {"save_best": "mse", "rule": "greater"}},
+    }
+    whole = make_runner(tmp_path / "whole", model=ToyModel(dropout=0.5), **changes)
+    whole.train()
+    (best,) = whole.checkpoint_dir.glob("best_*")
+    assert not best.name.endswith("epoch_4"), "a resume from the end proves nothing"
+    resumed = make_runner(tmp_path / "resumed", model=ToyModel(0.5), resume=best, **changes)
+    resumed.train()
+    assert torch.equal(resumed.model.linear.weight, whole.model.linear.weight)
+
+
+def test_an_error_of_the_users_data_is_no_config_error(tmp_path: Path) -> None:
+    class Faulty(ToyDataset):
+        def __len__(self) -> int:
+            raise ValueError("my own bug")
+
+    with pytest.raises(ValueError, match="my own bug") as caught:
+        make_runner(tmp_path, train_dataloader={**loader_config(), "dataset": Faulty()}).train()
+    assert not isinstance(caught.value, ConfigError)
+
+
+def test_a_test_after_training_reaches_the_backends(runner: Runner) -> None:
+    runner.train()
+    metrics = runner.test()
+    lines = (runner.work_dir / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["mse"] == metrics["mse"]
+    assert len(lines) == 2 * 2 + 1
+
+
+def test_an_iteration_run_saves_with_its_validations(tmp_path: Path) -> None:
+    train_cfg = {"by_epoch": False, "max_iters": 7, "val_interval": 3}
+    runner = make_runner(tmp_path, train_cfg=train_cfg)
+    runner.train()
+    names = {path.name for path in runner.checkpoint_dir.glob("iter_*")}
+    assert names == {"iter_3", "iter_6", "iter_7"}
+
+
+def test_determinism_is_taken_back(tmp_path: Path) -> None:
+    for wanted in (True, False):
+        make_runner(tmp_path, randomness={"seed": 1, "deterministic": wanted})
+        assert torch.are_deterministic_algorithms_enabled() is wanted

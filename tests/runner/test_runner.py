@@ -22,7 +22,7 @@ from tests.toy import (
     loader_config,
     make_runner,
 )
-from trainkit import ConfigError, Hook, Runner
+from trainkit import CheckpointError, ConfigError, Hook, Runner
 from trainkit.evaluator import Evaluator
 from trainkit.hooks import CheckpointHook
 from trainkit.loops import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -128,13 +128,24 @@ def test_the_three_arguments_of_a_split_come_together(
         ({"default_hooks": {"loger": None}}, "Did you mean 'logger'"),
         ({"default_hooks": {"logger": {"intervall": 5}}}, "Did you mean 'interval'"),
         ({"activation_checkpointing": "liner"}, "Did you mean 'linear'"),
+        ({"randomness": 3}, r"randomness is 3; expected dict\(seed"),
+        ({"resume": "here", "load_from": "there"}, "resume is 'here' and load_from is 'there'"),
+        ({"resume": 3}, "resume is 3"),
+        ({"work_dir": None}, "work_dir is None"),
+        ({"log_level": None}, "log_level is None"),
+        ({"custom_hooks": Recorder()}, "custom_hooks is a Recorder; expected a list"),
+        ({"default_hooks": [Recorder()]}, "default_hooks is a list; expected a mapping"),
+        ({"default_hooks": {"mine": None}}, "there is no hook 'mine' to remove"),
+        ({"default_hooks": {"checkpoint": {"interval": "abc"}}}, "interval is 'abc'"),
+        ({"default_hooks": {"checkpoint": {"filename_tmpl": "ckpt"}}}, "filename_tmpl is 'ckpt'"),
+        ({"log_processor": {"window_size": 0}}, "window_size is 0"),
     ],
 )
 def test_a_wrong_argument_is_refused_at_construction(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_runner(tmp_path, **changes)
+        make_runner(**{"work_dir": tmp_path, **changes})
 
 
 @pytest.mark.parametrize(
@@ -160,13 +171,22 @@ def test_a_wrong_argument_is_refused_at_construction(
             "gives no batch: 12 samples, batch_size=20, drop_last=True",
         ),
         ({"model": nn.Linear(3, 1)}, r"Linear has no train_step\(\)"),
+        ({"train_cfg": 3}, "train_cfg is 3; expected a loop"),
+        ({"train_cfg": {"type": "EpochBasedTrainLoop"}}, "MMEngine's 'type: EpochBasedTrainLoop'"),
+        ({"auto_scale_lr": True}, "auto_scale_lr is True"),
+        ({"auto_scale_lr": {"enabel": True}}, "auto_scale_lr is {'enabel': True}"),
+        (
+            {"optim_wrapper": {"optimizer": torch.optim.SGD(ToyModel().parameters(), lr=0.1)}},
+            "has no parameter of ToyModel",
+        ),
+        ({"load_from": "nowhere"}, "There is no checkpoint 'nowhere'"),
     ],
 )
 def test_a_wrong_part_is_refused_before_anything_is_written(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     work_dir = tmp_path / "run"
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, CheckpointError), match=message):
         make_runner(work_dir, **changes).train()
     assert not work_dir.exists()
 
@@ -298,7 +318,7 @@ def test_a_default_hook_can_be_changed_or_removed(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, default_hooks=changes)
     hook = runner.hooks.hooks["checkpoint"]
     assert isinstance(hook, CheckpointHook)
-    assert (hook.interval, hook.max_keep_ckpts) == (1, 1)
+    assert (hook.interval, hook.max_keep_ckpts) == (None, 1)
     assert "timer" not in runner.hooks.hooks
     runner.train()
     assert [path.name for path in runner.checkpoint_dir.glob("epoch_*")] == ["epoch_2"]

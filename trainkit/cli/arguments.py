@@ -16,7 +16,11 @@ COMMANDS = {
 
 # Flags that Hydra answers itself, with what is composed; those on the right take a value.
 _HYDRA_FLAGS = ("--resolve", "--hydra-help", "--version", "--shell-completion", "-sc")
-_HYDRA_OPTIONS = ("--cfg", "-c", "--info", "-i", "--package", "-p")
+_HYDRA_OPTIONS = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--package": None,
+}
 
 
 @dataclass
@@ -27,9 +31,8 @@ class Arguments:
     config_name: str = "config"
     config_dirs: list[str] = field(default_factory=list)
     multirun: bool = False
-    inspect: list[str] = field(
-        default_factory=list
-    )  # flags for Hydra, which then prints and nothing is run
+    # Flags for Hydra, which then prints, and nothing is run.
+    inspect: list[str] = field(default_factory=list)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,23 +53,32 @@ def parse(argv: list[str]) -> Arguments:
     parser.add_argument("--multirun", "-m", action="store_true")
     for flag in _HYDRA_FLAGS:
         parser.add_argument(flag, action="store_true", dest=f"hydra {flag}")
-    for flag in _HYDRA_OPTIONS:
-        parser.add_argument(flag, nargs="?", const="", dest=f"hydra {flag}")
+    for flag, choices in _HYDRA_OPTIONS.items():
+        short = flag[1] + flag[2]  # --cfg is -c for Hydra, and so on
+        parser.add_argument(flag, short, choices=choices, dest=f"hydra {flag}")
     given = vars(parser.parse_intermixed_args(argv))
-    for override in given["overrides"]:
-        if "=" not in override and not override.startswith("~"):
-            raise ConfigError(
-                f"The argument {override!r} is no override; expected key=value, +key=value or ~key."
-            )
-    keys = [text.partition("=")[0] for text in given["overrides"]]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise ConfigError(f"Given more than once: {', '.join(twice)}. Which one counts? Drop one.")
+    _check_overrides(given["overrides"])
     inspect: list[str] = []
     for name, value in given.items():
         if name.startswith("hydra ") and value not in (None, False):
             flag = name.removeprefix("hydra ")
-            inspect += [flag] if value is True or value == "" else [flag, value]
+            inspect += [flag] if value is True else [flag, value]
+    if inspect and given["multirun"]:
+        raise ConfigError(f"{inspect[0]} shows one config, so it does not go with --multirun.")
+    if "--resolve" in inspect and "--cfg" not in inspect:
+        raise ConfigError("--resolve belongs to --cfg: write --cfg job --resolve.")
     return Arguments(
         given["overrides"], given["config_name"], given["config_dirs"], given["multirun"], inspect
     )
+
+
+def _check_overrides(overrides: list[str]) -> None:
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise ConfigError(
+                f"The argument {override!r} is no override; expected key=value, +key=value or ~key."
+            )
+    keys = [text.partition("=")[0].lstrip("+") for text in overrides]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ConfigError(f"Given more than once: {', '.join(twice)}. Which one counts? Drop one.")

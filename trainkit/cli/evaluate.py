@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trainkit.cli.arguments import parse
 from trainkit.cli.train import OUTPUTS
 from trainkit.config import compose
+from trainkit.config.secrets import refuse_redacted
 from trainkit.errors import ConfigError
 from trainkit.run_dir import make_unique, safe_name, timestamp
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 def evaluate(purpose: str, argv: list[str]) -> dict[str, Any]:
     """Validate or test, and print the metrics; ``run=DIR`` takes that run's config and weights."""
     given = parse(argv)
+    if given.multirun or given.inspect:
+        flag = "--multirun" if given.multirun else given.inspect[0]
+        raise ConfigError(f"trainkit {purpose} evaluates one run; it does not take {flag}.")
     runs = [text.partition("=")[2] for text in given.overrides if text.startswith("run=")]
     overrides = [text for text in given.overrides if not text.startswith("run=")]
     if runs:
@@ -62,6 +66,7 @@ def _stored_config(run: Path, overrides: list[str], config_dirs: list[str]) -> D
     OmegaConf.set_struct(cfg, True)
     for text in overrides:
         _apply(cfg, text, config_dirs)
+    refuse_redacted(cfg)
     return cfg
 
 

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 from trainkit.cli.arguments import COMMANDS, parse
+from trainkit.config import compose
 from trainkit.config.diagnose import all_groups
 from trainkit.config.loader import conf_dir, hydra_loader
 
@@ -40,7 +41,7 @@ def print_help(argv: list[str]) -> None:
     for group, names in options.items():
         marked = [f"*{name}" if name in chosen.get(group, ()) else name for name in names]
         _print_entry(group, "  ".join(marked), _INDENT)
-    print("\nhooks takes several, hooks=[ema,early_stopping]; group=none switches a group off.")
+    print("\nhooks takes several: hooks=[ema,early_stopping]. none switches its group off.")
     print("\nTop-level keys:")
     for key, text in _scalars(given.config_name):
         _print_entry(key, text, _INDENT)
@@ -59,10 +60,11 @@ def _groups(
     config_name: str, config_dirs: list[str]
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Return, by group, the options chosen by default, and all options."""
-    from hydra import compose
+    from hydra import compose as hydra_compose
 
+    compose(config_name=config_name, config_dirs=config_dirs)  # whose errors are readable
     with hydra_loader(config_dirs) as loader:
-        composed = compose(config_name, return_hydra_config=True)
+        composed = hydra_compose(config_name, return_hydra_config=True)
         options = {group: list(loader.get_group_options(group)) for group in all_groups(loader)}
     chosen: dict[str, list[str]] = {}
     for group, option in composed.hydra.runtime.choices.items():

@@ -25,6 +25,8 @@ def sweep(given: Arguments) -> None:
 
     A trial that fails does not stop the others; the first error is raised once all are done.
     """
+    if any(text.lstrip("+").startswith("hydra.sweep.") for text in given.overrides):
+        raise ConfigError("hydra.sweep.* is trainkit's; name the sweep's directory with work_dir=.")
     first = None
     for overrides in _trials(given.overrides):
         cfg = compose(overrides, config_name=given.config_name, config_dirs=given.config_dirs)

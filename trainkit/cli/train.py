@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from trainkit.cli.arguments import Arguments
 from trainkit.config import compose
+from trainkit.config.secrets import as_yaml, redact, redact_override
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.run_dir import (
     RunRecord,
+    digest,
     find_run,
+    has_identity,
     identity,
     make_directory,
     make_unique,
@@ -30,6 +33,8 @@ OUTPUTS = Path("outputs")
 def train(given: Arguments) -> float | None:
     """Train one config, in a new directory or that of the run it goes on with."""
     cfg = compose(given.overrides, config_name=given.config_name, config_dirs=given.config_dirs)
+    if not cfg.get("experiment_name"):
+        raise ConfigError("experiment_name is null; expected a name, under which the run is kept.")
     wanted = identity(str(cfg.get("experiment_name")), given.overrides)
     run, load_from, resume = _choose_run(cfg, wanted)
     if run is not None and resume and load_from is None and _is_finished(run, wanted):
@@ -68,7 +73,7 @@ def train_in(
         if fresh:
             shutil.rmtree(run)
         raise
-    _record(run, wanted, overrides)
+    _record(run, cfg, wanted, overrides)
     runner.train()
     return objective(run)
 
@@ -128,17 +133,20 @@ def _run_of(resume: str, named: Path | None) -> tuple[Path, str | None, bool]:
 
 def _is_finished(run: Path, wanted: Sequence[str]) -> bool:
     status = read_status(run)
-    return status.get("status") == "finished" and status.get("identity") == list(wanted)
+    return status.get("status") == "finished" and has_identity(status, wanted)
 
 
-def _record(run: Path, wanted: Sequence[str], overrides: Sequence[str]) -> None:
-    from trainkit.runner.from_config import redact_override
-
+def _record(run: Path, cfg: DictConfig, wanted: Sequence[str], overrides: Sequence[str]) -> None:
+    """Write what the run is, for ``resume=true`` and for tools that look for Hydra's own files."""
     make_directory(run)
+    make_directory(run / ".hydra")
     shown = [redact_override(text) for text in overrides]
-    RunRecord(run).update(identity=[redact_override(text) for text in wanted], overrides=shown)
-    # What Hydra itself would keep of a run, for tools that look for it.
-    (run / ".hydra").mkdir(exist_ok=True)
-    (run / ".hydra" / "overrides.yaml").write_text(
-        "".join(f"- {text!r}\n" for text in shown) or "[]\n", encoding="utf-8"
+    RunRecord(run).update(
+        identity=[redact_override(text) for text in wanted],
+        identity_digest=digest(wanted),
+        overrides=shown,
+        tags=redact(list(cfg.get("tags") or ())),
     )
+    lines = "".join(f"- {text!r}\n" for text in shown) or "[]\n"
+    (run / ".hydra" / "overrides.yaml").write_text(lines, encoding="utf-8")
+    (run / ".hydra" / "config.yaml").write_text(as_yaml(cfg), encoding="utf-8")

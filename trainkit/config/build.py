@@ -11,15 +11,29 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from trainkit.errors import ConfigError, TrainkitError, did_you_mean
+from trainkit.errors import ConfigError, MissingExtra, TrainkitError, did_you_mean
 
 # What Hydra reads in a node besides arguments. _convert_ has no choice here: containers are always
 # plain.
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
+
+
+# Packages that a config may name, and the extra that installs each.
+EXTRAS = {
+    "torchmetrics": "metrics",
+    "torchvision": "vision",
+    "pycocotools": "detection",
+    "optuna": "sweep",
+    "wandb": "wandb",
+    "safetensors": "export",
+    "onnx": "export",
+}
 
 
 def is_config(node: Any) -> bool:
@@ -85,7 +99,7 @@ class Partial:
         try:
             return self.target(*args, **merged)
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            if isinstance(error, TrainkitError):
+            if isinstance(error, TrainkitError) or not _is_refusal(error):
                 raise
             raise ConfigError(self._refusal(error)) from error
 
@@ -106,6 +120,15 @@ class Partial:
     def accepts(self, name: str) -> bool:
         """Whether the target has a parameter ``name`` that the config left open."""
         return name not in self.kwargs and name in _parameters(self.target)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the libraries themselves raised it about a value: no frame of the user's is in it."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return False
+    frames = traceback.walk_tb(error.__traceback__)
+    roots = {frame.f_globals.get("__name__", "").split(".")[0] for frame, _ in frames}
+    return roots <= {"trainkit", "torch", "numpy", *sys.stdlib_module_names} - {"__main__"}
 
 
 def _is_library(target: Callable[..., Any]) -> bool:
@@ -205,6 +228,8 @@ def _import(name: str, path: str) -> Any:
             f"{path} is {name!r}; expected a full import path such as 'torch.optim.SGD'."
         )
     module, rest = _longest_module(parts)
+    if module is None and parts[0] in EXTRAS:
+        raise MissingExtra(parts[0], EXTRAS[parts[0]], f"{path}: {name}")
     if module is None:
         raise ConfigError(
             f"{path}: {name!r} cannot be imported: no module {parts[0]!r}. Install it, or mend the "

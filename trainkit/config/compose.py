@@ -29,6 +29,14 @@ def compose(
     Raises:
         ConfigError: An unknown key, group or option, or an override that cannot be read.
     """
+    if isinstance(overrides, str):
+        raise ConfigError(
+            f"compose() got the text {overrides!r}; expected a list: [{overrides!r}]."
+        )
+    for text in overrides:
+        if text.startswith("~hooks."):
+            name = text.partition("=")[0].removeprefix("~")
+            raise ConfigError(f"{text}: a hook is removed by {name}=null.")
     from hydra import compose as hydra_compose
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -19,7 +19,8 @@ class CheckpointHook(Hook):
     """Save ``checkpoints/epoch_N`` (or ``iter_N``) and ``checkpoints/best_<metric>_epoch_N``.
 
     Args:
-        interval: Epochs or iterations between checkpoints; -1: only the last.
+        interval: Epochs or iterations between checkpoints; -1: only the last; None: every epoch, or
+            in iteration runs every ``val_interval`` iterations.
         by_epoch: Count epochs; None: count what the train loop counts.
         save_optimizer: Save what resuming needs of the optimizer.
         save_param_scheduler: Save what resuming needs of the schedulers.
@@ -39,7 +40,7 @@ class CheckpointHook(Hook):
 
     def __init__(  # noqa: PLR0913 - MMEngine's arguments
         self,
-        interval: int = -1,
+        interval: int | None = -1,
         by_epoch: bool | None = None,
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
@@ -54,9 +55,16 @@ class CheckpointHook(Hook):
     ) -> None:
         if save_begin < 0:
             raise ConfigError(f"hooks.checkpoint.save_begin is {save_begin}; expected 0 or more.")
-        if max_keep_ckpts == 0:
+        for name, value in (("interval", interval), ("max_keep_ckpts", max_keep_ckpts)):
+            if value is not None and (type(value) is not int or (value < 1 and value != -1)):
+                raise ConfigError(
+                    f"hooks.checkpoint.{name} is {value!r}; expected at least 1, or -1 for "
+                    f"{'only the last' if name == 'interval' else 'all'}."
+                )
+        if filename_tmpl is not None and filename_tmpl.format(1) == filename_tmpl.format(2):
             raise ConfigError(
-                "hooks.checkpoint.max_keep_ckpts is 0; expected how many to keep, or -1 for all."
+                f"hooks.checkpoint.filename_tmpl is {filename_tmpl!r}; expected {{}} in it, where "
+                "the number goes."
             )
         self.interval, self.by_epoch, self.save_begin, self.save_last = (
             interval,
@@ -73,7 +81,9 @@ class CheckpointHook(Hook):
         self.best: dict[str, dict[str, Any]] = {}  # metric: {"value": ..., "checkpoint": ...}
 
     def before_train(self, runner: Runner) -> None:
-        """Remove what an earlier process kept beyond a limit that is lower now."""
+        """Settle the interval; remove what a higher limit had kept before a resume."""
+        if self.interval is None:
+            self.interval = 1 if self._counts_epochs(runner) else runner.train_loop.val_interval
         self._prune(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -160,6 +170,7 @@ class CheckpointHook(Hook):
         name = self._name(runner)
         self.saved = [*(other for other in self.saved if other != name), name]
         self._write(runner, name)
+        runner.record_progress(checkpoint=name)
         self._prune(runner)
 
     def _write(self, runner: Runner, name: str) -> None:

@@ -70,8 +70,8 @@ class ValLoop(_EvaluateLoop):
             for idx, data_batch in enumerate(self.dataloader):
                 self.run_iter(idx, data_batch)
             metrics = self.evaluator.evaluate(self._samples())
-            runner.hooks.after_val_epoch(runner, metrics)
-            runner.hooks.after_val(runner)
+        runner.hooks.after_val_epoch(runner, metrics)
+        runner.hooks.after_val(runner)
         return metrics
 
     @torch.no_grad()
@@ -100,8 +100,8 @@ class TestLoop(_EvaluateLoop):
             for idx, data_batch in enumerate(self.dataloader):
                 self.run_iter(idx, data_batch)
             metrics = self.evaluator.evaluate(self._samples())
-            runner.hooks.after_test_epoch(runner, metrics)
-            runner.hooks.after_test(runner)
+        runner.hooks.after_test_epoch(runner, metrics)
+        runner.hooks.after_test(runner)
         return metrics
 
     @torch.no_grad()

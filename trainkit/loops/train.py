@@ -87,24 +87,21 @@ class BaseTrainLoop(ABC):
         self.iter += 1
         self._iter_done = False
 
-    def validation_due(self) -> bool:
-        """Whether the loop has come to a point where it validates and has not done so."""
-        if not self.runner.has_val or self.done == self._validated:
-            return False
+    def validate_if_due(self) -> bool:
+        """Validate where the loop stands, unless it is not due or done; return whether it was."""
         # An interval holds from the check before its milestone on, as in MMEngine.
         milestones = [milestone for milestone, _ in self.intervals]
         self.val_interval = self.intervals[bisect.bisect_right(milestones, self.done + 1) - 1][1]
-        if self.done == 0 or self.done < self.val_begin:
+        if not self.runner.has_val or not self._validation_due():
+            return False
+        self.runner.val_loop.run()
+        self._validated = self.done
+        return True
+
+    def _validation_due(self) -> bool:
+        if self.done in (0, self._validated) or self.done < self.val_begin:
             return False
         return self.done % self.val_interval == 0 or self.done == self.last
-
-    def validate_if_due(self) -> bool:
-        """Validate, if it is due; return whether it was."""
-        due = self.validation_due()
-        if due:
-            self.runner.val_loop.run()
-            self._validated = self.done
-        return due
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the loop has come."""

@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trainkit.config import build
+from trainkit.config import build, is_config
+from trainkit.config.secrets import as_yaml
 from trainkit.dist import get_rank, get_world_size, is_distributed
 from trainkit.env import setup_env
 from trainkit.errors import ConfigError, did_you_mean
@@ -18,7 +19,7 @@ from trainkit.model import checkpoint_activations, revert_sync_batchnorm, unwrap
 from trainkit.optim_wrapper import OptimWrapper
 from trainkit.param_scheduler import ParamScheduler
 from trainkit.run_dir import RunRecord, timestamp
-from trainkit.runner import data, from_config, optim, parts
+from trainkit.runner import data, optim, parts
 from trainkit.seed import get_rng_state, set_random_seed
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Assembly:
         custom_hooks: Any = None,
         data_preprocessor: Any = None,
         load_from: str | Path | None = None,
-        resume: bool = False,
+        resume: bool | str | Path = False,
         launcher: str = "none",
         env_cfg: Any = None,
         log_processor: Any = None,
@@ -85,13 +86,18 @@ class Assembly:
             "auto_scale_lr": auto_scale_lr,
         }
         self._check_arguments(launcher, sync_bn)
+        if not isinstance(work_dir, str | Path) or not str(work_dir):
+            raise ConfigError(f"work_dir is {work_dir!r}; expected the directory of the run.")
         self.work_dir = Path(work_dir).expanduser().absolute()
-        self.cfg, self.load_from, self.resume_wanted = cfg, load_from, resume
+        self.cfg = cfg
+        self.load_from, self.resume_wanted = _where_to_start(load_from, resume)
         self.timestamp = timestamp()
         self.experiment_name = experiment_name or self.work_dir.name
         self.device = parts.as_device(
             build(env_cfg or {}, self._path("env_cfg"), default=setup_env)
         )
+        if randomness is not None and not is_config(randomness):
+            raise ConfigError(f"randomness is {randomness!r}; expected dict(seed=...).")
         self.seed: int = build(
             randomness or {}, self._path("randomness"), default=set_random_seed, seed=None
         )
@@ -270,7 +276,7 @@ class Assembly:
     @property
     def config_text(self) -> str:
         """The config as YAML, secrets left out; empty where the runner was made from objects."""
-        return from_config.as_yaml(self.cfg)
+        return as_yaml(self.cfg)
 
     # ------------------------------------------------------------------ checks
 
@@ -317,3 +323,19 @@ class Assembly:
                     "trainkit.model.BaseModel, "
                     "or write that method."
                 )
+
+
+def _where_to_start(
+    load_from: str | Path | None, resume: bool | str | Path
+) -> tuple[str | Path | None, bool]:
+    """Return ``load_from`` and whether to resume; ``resume`` may itself be a path."""
+    if resume in (False, None, "fresh"):
+        return load_from, False
+    if resume is True:
+        return load_from, True
+    if not isinstance(resume, str | Path) or load_from is not None:
+        raise ConfigError(
+            f"resume is {resume!r} and load_from is {load_from!r}; expected resume=True, or a path "
+            "in one of them."
+        )
+    return resume, True

@@ -25,10 +25,9 @@ def build_optim_wrapper(node: Any, path: str, model: nn.Module) -> OptimWrapper:
     """Return the wrapper; a config's ``optimizer`` gets the model's parameters."""
     if not is_config(node):
         if not isinstance(node, OptimWrapper):
-            raise ConfigError(
-                f"{path} is a {type(node).__name__}; expected an OptimWrapper, or a config of one."
-            )
-        return node
+            kind = type(node).__name__
+            raise ConfigError(f"{path} is a {kind}; expected an OptimWrapper, or a config of one.")
+        return _of_model(node, path, model)
     node = to_plain(node, path)
     if "optimizer" not in node:
         raise ConfigError(
@@ -52,6 +51,17 @@ def build_optim_wrapper(node: Any, path: str, model: nn.Module) -> OptimWrapper:
         raise ConfigError(
             f"{path}._target_ gives a {type(wrapper).__name__}; expected an OptimWrapper."
         )
+    return _of_model(wrapper, path, model)
+
+
+def _of_model(wrapper: OptimWrapper, path: str, model: nn.Module) -> OptimWrapper:
+    """Return the wrapper, once it is known to train something of the model."""
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(p) in own for group in wrapper.param_groups for p in group["params"]):
+        raise ConfigError(
+            f"{path} has no parameter of {type(model).__name__}, so training would change nothing. "
+            "Make the optimizer from the parameters of the model that the Runner gets."
+        )
     return wrapper
 
 
@@ -62,6 +72,10 @@ def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any)
     ranks, times the accumulated passes.
     """
     options = to_plain(node, path) or {}
+    if not isinstance(options, dict) or options.keys() - {"enable", "base_batch_size"}:
+        raise ConfigError(
+            f"{path} is {options!r}; expected {{enable: true, base_batch_size: ...}} or null."
+        )
     if not options.get("enable", False):
         return
     base = options.get("base_batch_size")

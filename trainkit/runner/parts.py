@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 
 from trainkit import hooks as default
 from trainkit.config import build, is_config, named, to_plain
+from trainkit.config.build import find_target
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.evaluator import BaseMetric, Evaluator
 from trainkit.hook import Hook, HookList
@@ -33,7 +33,7 @@ DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
     "sampler_seed": {"_target_": default.DistSamplerSeedHook},
     "logger": {"_target_": default.LoggerHook},
     "param_scheduler": {"_target_": default.ParamSchedulerHook},
-    "checkpoint": {"_target_": default.CheckpointHook, "interval": 1},
+    "checkpoint": {"_target_": default.CheckpointHook, "interval": None},
 }
 
 
@@ -63,8 +63,10 @@ def build_model(node: Any, path: str, data_preprocessor: Any = None) -> nn.Modul
 def build_train_loop(node: Any, path: str, runner: Runner, dataloader: Any) -> Any:
     """Return the train loop: by ``_target_``, or by ``by_epoch``."""
     if not is_config(node):
-        return node
+        return _as_loop(node, path)
     node = to_plain(node, path)
+    if "type" in node:
+        find_target(node, path)  # which says what MMEngine's type is here
     if "_target_" in node and "by_epoch" in node:
         raise ConfigError(
             f"{path} has both _target_ and by_epoch; the loop that _target_ names knows its unit. "
@@ -83,12 +85,20 @@ def build_train_loop(node: Any, path: str, runner: Runner, dataloader: Any) -> A
 
 def build_val_loop(node: Any, path: str, runner: Runner, dataloader: Any, evaluator: Any) -> Any:
     """Return the val loop; ``{}`` is a plain ValLoop."""
-    return build(node, path, default=ValLoop, args=(runner, dataloader, evaluator))
+    loop = build(node, path, default=ValLoop, args=(runner, dataloader, evaluator))
+    return _as_loop(loop, path)
 
 
 def build_test_loop(node: Any, path: str, runner: Runner, dataloader: Any, evaluator: Any) -> Any:
     """Return the test loop; ``{}`` is a plain TestLoop."""
-    return build(node, path, default=TestLoop, args=(runner, dataloader, evaluator))
+    loop = build(node, path, default=TestLoop, args=(runner, dataloader, evaluator))
+    return _as_loop(loop, path)
+
+
+def _as_loop(loop: Any, path: str) -> Any:
+    if not callable(getattr(loop, "run", None)):
+        raise ConfigError(f"{path} is {loop!r}; expected a loop with run(), or a config of one.")
+    return loop
 
 
 def build_evaluator(node: Any, path: str) -> Evaluator:
@@ -125,6 +135,9 @@ def build_hooks(default_hooks: Any, custom_hooks: Any, paths: tuple[str, str]) -
         raise ConfigError(f"{paths[0]} is a {kind}; expected a mapping of hooks by name.")
     for name, node in dict(default_hooks or {}).items():
         nodes[str(name)] = (_changed(str(name), node, paths[0]), f"{paths[0]}.{name}")
+    if custom_hooks is not None and not isinstance(custom_hooks, list | tuple | Mapping):
+        kind = type(custom_hooks).__name__
+        raise ConfigError(f"{paths[1]} is a {kind}; expected a list of hooks, or a dict by name.")
     for name, node in named(custom_hooks or []):
         key = str(name) if isinstance(custom_hooks, Mapping) else _class_name(node)
         while key in nodes:
@@ -141,7 +154,7 @@ def build_hooks(default_hooks: Any, custom_hooks: Any, paths: tuple[str, str]) -
 
 def _changed(name: str, node: Any, path: str) -> Any:
     """Return what ``default_hooks`` makes of the default ``name``."""
-    if node is None and name not in DEFAULT_HOOKS and get_close_matches(name, DEFAULT_HOOKS):
+    if node is None and name not in DEFAULT_HOOKS:
         near = did_you_mean(name, DEFAULT_HOOKS)
         raise ConfigError(f"{path}.{name} is null, but there is no hook {name!r} to remove. {near}")
     if is_config(node) and "_target_" not in node:

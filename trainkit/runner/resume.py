@@ -118,7 +118,13 @@ def find(runner: Runner, purpose: str) -> Path | None:
             no weights.
     """
     if runner.load_from is not None:
-        return locate_checkpoint(runner.load_from)
+        named = locate_checkpoint(runner.load_from)
+        foreign = named.parent.resolve() != runner.checkpoint_dir.resolve()
+        if not (purpose == "train" and runner.resume_wanted and foreign):
+            return named
+        # The same command again: the run has checkpoints of its own by now.
+        path, _ = find_latest(runner.checkpoint_dir)
+        return path or named
     if not runner.resume_wanted and purpose == "train":
         return None
     path, problems = find_latest(runner.checkpoint_dir, own=purpose == "train")

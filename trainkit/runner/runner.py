@@ -144,16 +144,6 @@ class Runner(Assembly):
         priorities = {**self.hooks.priorities, **({} if priority is None else {key: priority})}
         self.hooks = HookList({**self.hooks.hooks, key: hook}, priorities)
 
-    @property
-    def checkpoint_dir(self) -> Path:
-        """Where checkpoints are."""
-        return self.work_dir / "checkpoints"
-
-    @property
-    def config_text(self) -> str:
-        """The config as YAML; empty where the runner was made from objects."""
-        return from_config.as_yaml(self.cfg)
-
     def save_checkpoint(
         self,
         out_dir: str | Path,
@@ -232,6 +222,8 @@ class Runner(Assembly):
             self.hooks.before_run(self)
             if load:
                 self.load_or_resume(purpose)
+            if purpose == "test" and self._has_trained:
+                self.visualizer.open(self.work_dir, resume_step=self.iter)
             metrics: dict[str, Any] = loop.run()
             self.hooks.after_run(self)
         return metrics
@@ -242,7 +234,11 @@ class Runner(Assembly):
         make_directory(self.work_dir)
         if purpose != "train":
             with self.log.active(self.work_dir):
-                yield
+                try:
+                    yield
+                finally:
+                    if not self.is_training:
+                        self.visualizer.close()
             return
         with lock(self.work_dir), self.log.active(self.work_dir), self._recorded():
             self._report()
@@ -265,7 +261,7 @@ class Runner(Assembly):
         except KeyboardInterrupt:
             self._has_failed = True
             self.logger.warning("Stopped by Ctrl-C. resume=true goes on from the last checkpoint.")
-            self.record.end("preempted", error="KeyboardInterrupt")
+            self.record.end("failed", error="KeyboardInterrupt")
             raise
         except BaseException as error:
             self._has_failed = True
@@ -317,8 +313,16 @@ class Runner(Assembly):
             # Numbered, as a resumed run may stand on another machine.
             path = unused(self.work_dir / "env.json")
             path.write_text(json.dumps(env, indent=1) + "\n", encoding="utf-8")
-        if self.config_text and is_main_process() and not (self.work_dir / "config.yaml").exists():
-            (self.work_dir / "config.yaml").write_text(self.config_text, encoding="utf-8")
+        if is_main_process():
+            self._keep_config()
+
+    def _keep_config(self) -> None:
+        """Write ``config.yaml``; one that was resumed with other values is kept under a number."""
+        path, text = self.work_dir / "config.yaml", self.config_text
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            path.rename(unused(path))
+        if text:
+            path.write_text(text, encoding="utf-8")
 
     def _init_weights(self) -> None:
         init_weights = getattr(unwrap(self.model), "init_weights", None)

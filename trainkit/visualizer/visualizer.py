@@ -31,7 +31,6 @@ class Visualizer:
                     f"A visualizer got a {type(backend).__name__} as backend; expected a "
                     "VisBackend."
                 )
-        self.dataset_meta: dict[str, Any] | None = None
         self._is_open = False
 
     def open(self, save_dir: Path, resume_step: int | None = None) -> None:
