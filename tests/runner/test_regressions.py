@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from tests.hooks.test_checkpoint import Scores
 from tests.loops.test_train import Stream
 from tests.toy import MeanSquaredError, ToyDataset, ToyModel, loader, loader_config, make_runner
 from trainkit import CheckpointError, ConfigError, Hook, Runner
@@ -318,17 +319,21 @@ def test_the_same_command_again_goes_on_with_its_own_run(tmp_path: Path) -> None
 
 
 def test_the_best_checkpoint_is_a_place_to_go_on_from(tmp_path: Path) -> None:
-    changes: dict[str, Any] = {
-        "train_dataloader": loader_config(),
-        "train_cfg": FOUR_EPOCHS,
-        "default_hooks": {"checkpoint": {"save_best": "mse", "rule": "greater"}},
-    }
-    whole = make_runner(tmp_path / "whole", model=ToyModel(dropout=0.5), **changes)
-    whole.train()
-    (best,) = whole.checkpoint_dir.glob("best_*")
-    assert not best.name.endswith("epoch_4"), "a resume from the end proves nothing"
-    resumed = make_runner(tmp_path / "resumed", model=ToyModel(0.5), resume=best, **changes)
-    resumed.train()
+    def run(name: str, scores: list[float], **changes: Any) -> Runner:
+        runner = make_runner(
+            tmp_path / name,
+            model=ToyModel(dropout=0.5),
+            train_cfg=FOUR_EPOCHS,
+            val_evaluator=Scores(scores),
+            default_hooks={"checkpoint": {"save_best": "accuracy"}},
+            **changes,
+        )
+        runner.train()
+        return runner
+
+    whole = run("whole", [0.5, 0.9, 0.1, 0.1])
+    best = whole.checkpoint_dir / "best_accuracy_epoch_2"
+    resumed = run("resumed", [0.9, 0.1, 0.1], resume=best)
     assert torch.equal(resumed.model.linear.weight, whole.model.linear.weight)
 
 
