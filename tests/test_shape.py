@@ -31,7 +31,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Constructors that mirror MMEngine's, and the class that names every point.
-LONG_SIGNATURES = {"Assembly.__init__", "CheckpointHook.__init__"}
+LONG_SIGNATURES = {"Assembly.__init__", "CheckpointHook.__init__", "OneCycleLR.__init__"}
 MANY_METHODS = {"Hook"}
 
 
@@ -126,7 +126,7 @@ def test_sizes_stay_within_limits(file: Path) -> None:
         count = len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs])
         count -= bool(arguments.args) and arguments.args[0].arg in ("self", "cls")
         if name not in LONG_SIGNATURES:
-            assert count <= 8, f"{name} has {count} parameters"
+            assert count <= 7, f"{name} has {count} parameters"
             assert _code_lines(function) <= 40, f"{name} has {_code_lines(function)} lines"
     for node in ast.walk(TREES[file]):
         if isinstance(node, ast.ClassDef) and node.name not in MANY_METHODS:

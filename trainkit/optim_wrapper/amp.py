@@ -113,10 +113,10 @@ def _parse_dtype(dtype: str | torch.dtype | None, device_type: str) -> torch.dty
 def _scaler_options(loss_scale: str | float | Mapping[str, Any]) -> dict[str, Any]:
     if loss_scale == "dynamic":
         return {}
-    number = isinstance(loss_scale, int | float) and not isinstance(loss_scale, bool)
-    if number and 0 < float(loss_scale) < math.inf:  # type: ignore[arg-type]
-        return {"init_scale": float(loss_scale)}  # type: ignore[arg-type]
-    if isinstance(loss_scale, Mapping):
+    if isinstance(loss_scale, int | float) and not isinstance(loss_scale, bool):
+        if 0 < loss_scale < math.inf:
+            return {"init_scale": float(loss_scale)}
+    elif isinstance(loss_scale, Mapping):
         return dict(loss_scale)
     raise ConfigError(
         f"optim_wrapper.loss_scale is {loss_scale!r}; expected 'dynamic', a number, or the "
