@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,9 +88,12 @@ class BaseTrainLoop(ABC):
 
     def validate_if_due(self) -> bool:
         """Validate where the loop stands, unless it is not due or done; return whether it was."""
-        # An interval holds from the check before its milestone on, as in MMEngine.
-        milestones = [milestone for milestone, _ in self.intervals]
-        self.val_interval = self.intervals[bisect.bisect_right(milestones, self.done + 1) - 1][1]
+        if len(self.intervals) > 1:
+            # An interval holds from the check before its milestone on, as in MMEngine.
+            begun = [
+                interval for milestone, interval in self.intervals if milestone <= self.done + 1
+            ]
+            self.val_interval = begun[-1]
         if not self.runner.has_val or not self._validation_due():
             return False
         self.runner.val_loop.run()
@@ -169,7 +171,8 @@ class EpochBasedTrainLoop(BaseTrainLoop):
         """Train to the end; return the model."""
         runner = self.runner
         runner.hooks.before_train(runner)
-        self.validate_if_due()  # the run may have been stopped between an epoch and its validation
+        # The run may have been stopped between an epoch and its validation.
+        self.validate_if_due()
         while self.epoch < self.max_epochs and not self.stop_training:
             self.run_epoch()
             self.validate_if_due()
@@ -182,7 +185,7 @@ class EpochBasedTrainLoop(BaseTrainLoop):
         runner.hooks.before_train_epoch(runner)
         runner.model.train()
         start, self._start_batch = self._start_batch, 0
-        # an endless sampler has no end of its own
+        # An endless sampler has no end of its own.
         rest = self._max_iters // self.max_epochs - start
         batches = itertools.islice(batches_from(self.dataloader, start), rest)
         for idx, data_batch in enumerate(batches, start):
@@ -238,7 +241,7 @@ class IterBasedTrainLoop(BaseTrainLoop):
         runner = self.runner
         runner.hooks.before_train(runner)
         runner.hooks.before_train_epoch(runner)
-        # the run may have been stopped between an iteration and its validation
+        # The run may have been stopped between an iteration and its validation.
         self.validate_if_due()
         runner.model.train()
         batches = self._endless_batches()
@@ -277,7 +280,7 @@ def _whole(name: str, value: float, least: int = 1) -> int:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or value != int(value)
+        or value % 1 != 0
         or value < least
     ):
         raise ConfigError(
