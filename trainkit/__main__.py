@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from trainkit import __version__
 from trainkit.cli.arguments import COMMANDS, parse
 from trainkit.errors import ConfigError, TrainkitError, did_you_mean
 
@@ -38,6 +39,9 @@ def run_command(argv: list[str]) -> None:
     Raises:
         ConfigError: There is no such command.
     """
+    if argv == ["--version"]:
+        print(f"trainkit {__version__}")
+        return
     named = bool(argv) and "=" not in argv[0] and not argv[0].startswith(("-", "+", "~"))
     command, rest = (argv[0], argv[1:]) if named else ("train", argv)
     if command not in COMMANDS:

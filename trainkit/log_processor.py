@@ -6,7 +6,7 @@ import datetime
 import re
 import resource
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -83,7 +83,7 @@ class LogProcessor:
         return tag, line + "  ".join(parts)
 
     def get_log_after_epoch(
-        self, runner: Runner, batches: int, mode: str
+        self, runner: Runner, batches: int, mode: str, metrics: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], str]:
         """Return the scalars and the line at the end of a validation or test.
 
@@ -91,9 +91,13 @@ class LogProcessor:
             runner: Its hub and counters are read.
             batches: Batches that were evaluated.
             mode: ``"val"`` or ``"test"``.
+            metrics: What was measured; None: the newest value of every scalar of ``mode``.
         """
         times = (f"{mode}/data_time", f"{mode}/time")
         scalars = self._collect(runner, mode, batches, smoothed=times)
+        if metrics is not None:
+            current = {f"{mode}/{name}" for name in metrics}
+            scalars = {key: v for key, v in scalars.items() if key in current or key in times}
         ordered = [key for key in scalars if key not in times] + [
             key for key in times if key in scalars
         ]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from trainkit.__main__ import main
+from trainkit.run_dir import lock
 
 SHORT = ("env.num_threads=1", "train_cfg.max_epochs=2", "+dataloader.train.num_batch_per_epoch=2")
 
@@ -145,7 +146,10 @@ def test_a_work_dir_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[st
         (["hooks=ema,early_stopping"], 2, "Write hooks=[ema,early_stopping] for all"),
         (["train_cfg=none"], 2, "there is no option 'none'. Choose from: epoch, iter."),
         (["hydra/launcher=submitit_slurm"], 2, "pip install 'trainkit[slurm]'"),
-        (["experiment_name=null"], 2, "experiment_name is null"),
+        (["experiment_name=null"], 2, "The config has no experiment_name"),
+        (["work_dir="], 2, "work_dir is empty"),
+        (["compile={backendd:eager}"], 2, "compile is {'backendd': 'eager'}"),
+        (["hooks=ema", "hooks.ema.momentum=2"], 2, "hooks.ema.momentum is 2"),
         (["-m", "seed=1,2", "hydra.sweep.dir=x"], 2, "name the sweep's directory with work_dir="),
         (
             ["evaluator.metrics.accuracy._target_=torchmetrics.Accuracy"],
@@ -211,3 +215,50 @@ def test_a_resumed_run_keeps_both_configs() -> None:
     main([*SHORT, "optim_wrapper.optimizer.lr=0.01", f"resume={run}"])
     assert "lr: 0.01" in (run / "config.yaml").read_text()
     assert "lr: 0.1" in (run / "config_2.yaml").read_text()
+
+
+def test_a_start_that_is_refused_leaves_a_live_run_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*SHORT, "work_dir=live"])
+    before = (tmp_path / "live" / "status.json").read_text()
+    with lock(tmp_path / "live"):
+        assert main(["resume=live", "train_cfg.max_epochs=7"]) == 3
+    assert "works in" in capsys.readouterr().err
+    assert (tmp_path / "live" / "status.json").read_text() == before
+
+
+def test_a_run_without_checkpoints_is_not_written_over(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "work_dir=here", "hooks.checkpoint=null"]) == 0
+    assert main([*SHORT, "work_dir=here", "hooks.checkpoint=null"]) == 2
+    assert "holds a run already, with no checkpoint yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# @package _global_\nseed: {1", "A config file is no YAML"),
+        ("seed: 3\n", "begins with the line '# @package _global_'"),
+        ("# @package _global_\nmodel:\n  chanels: [8]\n", "Did you mean 'channels'?"),
+        ("# @package _global_\nmodel: {_target_: no.such.Net}\n", "no module 'no'"),
+    ],
+)
+def test_a_mistake_in_ones_own_file_is_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    (tmp_path / "my" / "experiment").mkdir(parents=True)
+    (tmp_path / "my" / "experiment" / "mine.yaml").write_text(text)
+    assert main(["--config-dir", "my", "experiment=mine", *SHORT]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_version_is_trainkits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("trainkit 0.")
+
+
+def test_an_evaluation_takes_one_value(capsys: pytest.CaptureFixture[str]) -> None:
+    main(list(SHORT))
+    (run,) = runs()
+    assert main(["val", f"run={run}", "seed=1,2"]) == 2
+    assert "gives several values" in capsys.readouterr().err

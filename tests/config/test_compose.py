@@ -87,7 +87,7 @@ def test_conf_stands_beside_the_package_in_a_checkout() -> None:
             "'optim_wrapper/optimizer'?",
         ),
         ("val_cfg=null", "val_cfg=null is not an option. val_cfg=none switches it off."),
-        ("model=null", "model=null is not an option. Use ~model to leave it out."),
+        ("model=null", "model=null is not an option. Leave it out by ~model."),
         ("hooks=[ema,emu]", "hooks=emu: there is no option 'emu'. Did you mean 'ema'?"),
         (
             "dataloader.train.drop_last=true",

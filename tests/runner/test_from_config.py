@@ -78,6 +78,17 @@ def test_a_tokenizer_is_no_secret() -> None:
     assert redact(config) == {**config, "hf_token": REDACTED}
 
 
+def test_what_stands_under_a_secret_key_is_secret_too() -> None:
+    config = {"password": 123456, "credentials": {"user": "u"}, "auth": ["a"]}
+    hidden = {"password": REDACTED, "credentials": {"user": REDACTED}, "auth": [REDACTED]}
+    assert redact(config) == hidden
+    assert redact_override("+a={api_key: abc, b: 1}") == f"+a={REDACTED}"
+
+
+def test_a_config_of_live_objects_can_be_written() -> None:
+    assert "_target_: tests.toy.ToyModel" in as_yaml({"model": {"_target_": ToyModel}})
+
+
 def test_a_stored_config_without_its_secret_is_not_used() -> None:
     stored = OmegaConf.create({"model": {"api_key": REDACTED}})
     with pytest.raises(ConfigError, match=r"model\.api_key is missing\. Give model\.api_key="):

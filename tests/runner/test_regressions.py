@@ -163,6 +163,39 @@ def test_a_run_that_stopped_early_stays_stopped(tmp_path: Path) -> None:
     assert epochs == [3, 3, 3]
 
 
+def test_a_run_that_came_to_its_threshold_stays_stopped(tmp_path: Path) -> None:
+    epochs = []
+    for resume in (False, True):
+        runner = make_runner(
+            tmp_path,
+            train_cfg=FOUR_EPOCHS,
+            custom_hooks=[EarlyStoppingHook("mse", stopping_threshold=1e9)],
+            resume=resume,
+        )
+        runner.train()
+        epochs.append(runner.epoch)
+    assert epochs == [1, 1]
+
+
+def test_a_metric_of_an_earlier_validation_is_not_logged_again(tmp_path: Path) -> None:
+    class Sometimes(MeanSquaredError):
+        rounds = 0
+
+        def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+            self.rounds += 1
+            return {"mse": 1.0, **({"odd": 1.0} if self.rounds == 1 else {})}
+
+    make_runner(tmp_path, val_evaluator=Sometimes()).train()
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert ["odd" in line for line in lines if "mse" in line] == [True, False]
+
+
+@pytest.mark.parametrize("template", ["best_{}", ".{}", "a/{}", "{foo}", "same"])
+def test_a_template_that_no_resume_would_find_is_refused(tmp_path: Path, template: str) -> None:
+    with pytest.raises(ConfigError, match="filename_tmpl is"):
+        make_runner(tmp_path, default_hooks={"checkpoint": {"filename_tmpl": template}})
+
+
 def test_going_back_leaves_the_abandoned_checkpoints_aside(tmp_path: Path) -> None:
     make_runner(tmp_path, train_cfg=FOUR_EPOCHS).train()
     back = make_runner(tmp_path, load_from=tmp_path / "epoch_1.pth", resume=True)

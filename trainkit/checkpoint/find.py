@@ -77,11 +77,13 @@ def _restore(directory: Path) -> None:
 
 
 def set_aside_newer(directory: Path, iteration: int) -> list[Path]:
-    """Rename periodic checkpoints after ``iteration``, which a run that goes back leaves behind.
+    """Rename checkpoints after ``iteration``, which a run that goes back leaves behind.
 
     Else the next resume would go on from them, and they would be written over.
     """
-    newer = [path for path in list_checkpoints(directory) if (_iteration(path) or 0) > iteration]
+    best = [path for path in directory.glob("best_*") if path.is_dir()]
+    standing = [*list_checkpoints(directory), *best]
+    newer = [path for path in standing if (_iteration(path) or 0) > iteration]
     for path in newer:
         path.rename(path.with_name(f".superseded-{path.name}-{time.time_ns()}"))
     return newer

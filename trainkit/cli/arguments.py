@@ -15,7 +15,7 @@ COMMANDS = {
 }
 
 # Flags that Hydra answers itself, with what is composed; those on the right take a value.
-_HYDRA_FLAGS = ("--resolve", "--hydra-help", "--version", "--shell-completion", "-sc")
+_HYDRA_FLAGS = ("--resolve", "--hydra-help")
 _HYDRA_OPTIONS = {
     "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),

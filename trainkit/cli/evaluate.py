@@ -52,6 +52,7 @@ def _stored_config(run: Path, overrides: list[str], config_dirs: list[str]) -> D
         ConfigError: ``run`` is no run, or an override does not fit its config.
     """
     from omegaconf import DictConfig, OmegaConf
+    from yaml import YAMLError
 
     file = run / "config.yaml"
     if run == Path() or not file.is_file():
@@ -59,7 +60,10 @@ def _stored_config(run: Path, overrides: list[str], config_dirs: list[str]) -> D
             f"run={run} has no config.yaml, so it is no run. Expected a directory such as "
             "outputs/digits/<run>."
         )
-    cfg = OmegaConf.load(file)
+    try:
+        cfg = OmegaConf.load(file)
+    except YAMLError as error:
+        raise ConfigError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
     assert isinstance(cfg, DictConfig), "a run's config is a mapping"
     cfg.resume = False
     cfg.load_from = None  # where training started; what is evaluated is where it came to
@@ -77,7 +81,9 @@ def _apply(cfg: DictConfig, text: str, config_dirs: list[str]) -> None:
     from trainkit.config.loader import hydra_loader, parse_override
 
     override = parse_override(text)
-    with hydra_loader() as loader:
+    if override.is_sweep_override():
+        raise ConfigError(f"{text} gives several values; an evaluation takes one.")
+    with hydra_loader(config_dirs) as loader:
         is_group = override.key_or_group in set(all_groups(loader))
     key = override.key_or_group.replace("/", ".")
     if is_group:

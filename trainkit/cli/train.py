@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 from trainkit.cli.arguments import Arguments
 from trainkit.config import compose
-from trainkit.config.secrets import as_yaml, redact, redact_override
+from trainkit.config.secrets import redact, redact_override
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.run_dir import (
-    RunRecord,
     digest,
     find_run,
     has_identity,
     identity,
-    make_directory,
     make_unique,
     read_status,
     safe_name,
@@ -34,7 +32,7 @@ def train(given: Arguments) -> float | None:
     """Train one config, in a new directory or that of the run it goes on with."""
     cfg = compose(given.overrides, config_name=given.config_name, config_dirs=given.config_dirs)
     if not cfg.get("experiment_name"):
-        raise ConfigError("experiment_name is null; expected a name, under which the run is kept.")
+        raise ConfigError("The config has no experiment_name, under which its runs are kept.")
     wanted = identity(str(cfg.get("experiment_name")), given.overrides)
     run, load_from, resume = _choose_run(cfg, wanted)
     if run is not None and resume and load_from is None and _is_finished(run, wanted):
@@ -73,7 +71,12 @@ def train_in(
         if fresh:
             shutil.rmtree(run)
         raise
-    _record(run, cfg, wanted, overrides)
+    runner.record_facts = {
+        "identity": [redact_override(text) for text in wanted],
+        "identity_digest": digest(wanted),
+        "overrides": [redact_override(text) for text in overrides],
+        "tags": redact(list(cfg.get("tags") or ())),
+    }
     runner.train()
     return objective(run)
 
@@ -94,6 +97,8 @@ def _choose_run(cfg: DictConfig, wanted: Sequence[str]) -> tuple[Path | None, st
     None stands for a new directory, and for the newest checkpoint of the run.
     """
     resume = cfg.get("resume")
+    if cfg.get("work_dir") == "":
+        raise ConfigError("work_dir is empty; expected a directory, or null for a new one.")
     named = None if cfg.get("work_dir") is None else Path(str(cfg.work_dir))
     if resume in (None, False, "fresh"):
         return named, None, False
@@ -134,19 +139,3 @@ def _run_of(resume: str, named: Path | None) -> tuple[Path, str | None, bool]:
 def _is_finished(run: Path, wanted: Sequence[str]) -> bool:
     status = read_status(run)
     return status.get("status") == "finished" and has_identity(status, wanted)
-
-
-def _record(run: Path, cfg: DictConfig, wanted: Sequence[str], overrides: Sequence[str]) -> None:
-    """Write what the run is, for ``resume=true`` and for tools that look for Hydra's own files."""
-    make_directory(run)
-    make_directory(run / ".hydra")
-    shown = [redact_override(text) for text in overrides]
-    RunRecord(run).update(
-        identity=[redact_override(text) for text in wanted],
-        identity_digest=digest(wanted),
-        overrides=shown,
-        tags=redact(list(cfg.get("tags") or ())),
-    )
-    lines = "".join(f"- {text!r}\n" for text in shown) or "[]\n"
-    (run / ".hydra" / "overrides.yaml").write_text(lines, encoding="utf-8")
-    (run / ".hydra" / "config.yaml").write_text(as_yaml(cfg), encoding="utf-8")

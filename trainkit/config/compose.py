@@ -40,10 +40,13 @@ def compose(
     from hydra import compose as hydra_compose
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         with hydra_loader(config_dirs):
             return hydra_compose(config_name, list(overrides))
+    except YAMLError as error:
+        raise ConfigError(f"A config file is no YAML: {' '.join(str(error).split())}") from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # group=null: ValueError
         if isinstance(error, ConfigError):
             raise

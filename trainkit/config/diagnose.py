@@ -102,8 +102,11 @@ def _unknown_option(
     group: str, option: Any, options: list[str], groups: set[str], loader: ConfigLoader
 ) -> str:
     if option is None:
-        none = f"{group}=none switches it off." if "none" in options else ""
-        return f"{group}=null is not an option. {none or f'Use ~{group} to leave it out.'}"
+        off = f"{group}=none switches it off." if "none" in options else ""
+        off = off or (
+            f"{group}=[] adds none." if group == "hooks" else f"Leave it out by ~{group}."
+        )
+        return f"{group}=null is not an option. {off}"
     if "submitit" in str(option):
         return str(MissingExtra("hydra-submitit-launcher", "slurm", f"{group}={option}"))
     homes = [g for g in sorted(groups) if str(option) in loader.get_group_options(g)]
@@ -169,7 +172,7 @@ def _advice(override: Override, config: dict[str, Any], groups: Mapping[str, lis
         return f"It is an option that is not chosen: add {group}={name}."
     if len(parts) == 1 and _takes(node, name):
         return f"Its target takes it, but the config does not list it: +{override.input_line}"
-    siblings = [*node, *(() if there else groups)]
+    siblings = list(dict.fromkeys([*node, *(() if there else groups)]))
     near = difflib.get_close_matches(name, map(str, siblings), n=1)
     if near:
         return f"Did you mean {'.'.join([*there, near[0]])!r}?"

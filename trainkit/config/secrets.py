@@ -27,24 +27,38 @@ def as_yaml(cfg: Any) -> str:
     from omegaconf import OmegaConf  # a runner made from objects never loads it
 
     container = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
-    return OmegaConf.to_yaml(OmegaConf.create(redact(container)))
+    return OmegaConf.to_yaml(OmegaConf.create(_writable(redact(container))))
 
 
 def redact(node: Any, key: str = "") -> Any:
     """Return a config without secrets: by key (``api_key``), and by the look of a value."""
+    secret = bool(_KEY.search(key.rpartition(".")[2]))
     if isinstance(node, Mapping):
-        return {name: redact(value, str(name)) for name, value in node.items()}
+        return {name: redact(value, key if secret else str(name)) for name, value in node.items()}
     if isinstance(node, list | tuple):
         return [redact(value, key) for value in node]
     if isinstance(node, str) and not node.startswith("${"):
-        return REDACTED if _KEY.search(key.rpartition(".")[2]) else _VALUE.sub(REDACTED, node)
-    return node
+        return REDACTED if secret else _VALUE.sub(REDACTED, node)
+    return REDACTED if secret and isinstance(node, int | float) else node
+
+
+def _writable(node: Any) -> Any:
+    """Return a config in which live objects and classes are written as their names."""
+    if isinstance(node, Mapping):
+        return {key: _writable(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_writable(value) for value in node]
+    if node is None or isinstance(node, str | int | float | bool):
+        return node
+    return f"{node.__module__}.{node.__qualname__}" if isinstance(node, type) else repr(node)
 
 
 def redact_override(text: str) -> str:
-    """Return an override without its secret."""
+    """Return an override without its secret; one that holds a secret inside is left out whole."""
     key, equals, value = text.partition("=")
-    return f"{key}{equals}{redact(value, key)}" if equals else text
+    inner = re.findall(r"[{,]\s*([\w.]+)\s*:", value)
+    hidden = any(_KEY.search(name) for name in inner)
+    return f"{key}{equals}{REDACTED if hidden else redact(value, key)}" if equals else text
 
 
 def refuse_redacted(cfg: Any) -> None:

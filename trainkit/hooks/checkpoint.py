@@ -61,11 +61,7 @@ class CheckpointHook(Hook):
                     f"hooks.checkpoint.{name} is {value!r}; expected at least 1, or -1 for "
                     f"{'only the last' if name == 'interval' else 'all'}."
                 )
-        if filename_tmpl is not None and filename_tmpl.format(1) == filename_tmpl.format(2):
-            raise ConfigError(
-                f"hooks.checkpoint.filename_tmpl is {filename_tmpl!r}; expected {{}} in it, where "
-                "the number goes."
-            )
+        _check_template(filename_tmpl)
         self.interval, self.by_epoch, self.save_begin, self.save_last = (
             interval,
             by_epoch,
@@ -111,7 +107,9 @@ class CheckpointHook(Hook):
         if runner.is_training and metrics:
             if self.save_best == ["auto"]:
                 numbers = [name for name, v in metrics.items() if isinstance(v, int | float)]
-                self.save_best = numbers[:1]
+                self.save_best = numbers[:1] or ["auto"]
+            if self.save_best == ["auto"]:
+                return  # no number yet
             for index, metric in enumerate(self.save_best):
                 self._update_best(
                     runner, metric, self.rules[index if len(self.rules) > 1 else 0], metrics
@@ -221,3 +219,17 @@ class CheckpointHook(Hook):
             self._remove(runner, before["checkpoint"])
         runner.record_progress(best=self.best)
         runner.logger.info("Best %s so far: %.4f, in %s", metric, value, name)
+
+
+def _check_template(template: str | None) -> None:
+    """Raise unless a template gives each checkpoint a name of its own that a resume will find."""
+    try:
+        names = [] if template is None else [template.format(1), template.format(2)]
+    except (KeyError, IndexError, ValueError):
+        names = ["", ""]
+    for name in names:
+        if names[0] == names[1] or "/" in name or name.startswith(("best_", ".")):
+            raise ConfigError(
+                f"hooks.checkpoint.filename_tmpl is {template!r}; expected one file name with {{}} "
+                "where the number goes, that begins neither with 'best_' nor with a dot."
+            )

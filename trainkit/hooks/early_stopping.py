@@ -55,11 +55,14 @@ class EarlyStoppingHook(Hook):
         )
         self.best: float | None = None
         self.stale = 0  # validations since the best
+        self.reason: str | None = None  # why training was stopped
 
     def before_train(self, runner: Runner) -> None:
         """Stay stopped, if an earlier process had come to a stop."""
-        if self.stale >= self.patience:
-            runner.request_stop(f"{self.monitor} had not improved for {self.patience} validations")
+        if not runner.has_val:
+            runner.logger.warning("hooks.early_stopping: there is no validation to stop by.")
+        if self.reason is not None:
+            runner.request_stop(self.reason)
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Compare with the best so far."""
@@ -70,17 +73,18 @@ class EarlyStoppingHook(Hook):
             self.best, self.stale = value, 0
         else:
             self.stale += 1
-        reason = self._reason(value)
-        if reason:
-            runner.request_stop(reason)
+        self.reason = self._reason(value)
+        if self.reason is not None:
+            runner.request_stop(self.reason)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and the validations since."""
-        return {"best": self.best, "stale": self.stale}
+        return {"best": self.best, "stale": self.stale, "reason": self.reason}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take what :meth:`state_dict` returned."""
         self.best, self.stale = state_dict["best"], state_dict["stale"]
+        self.reason = state_dict.get("reason")
 
     def _has_monitor(self, runner: Runner, metrics: Mapping[str, Any]) -> bool:
         if self.monitor in metrics:

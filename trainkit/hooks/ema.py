@@ -42,6 +42,8 @@ class EMAHook(Hook):
                 f"hooks.ema has begin_iter={begin_iter} and begin_epoch={begin_epoch}; "
                 "expected one of them, and neither below 0."
             )
+        if not 0.0 < momentum < 1.0:
+            raise ConfigError(f"hooks.ema.momentum is {momentum}; expected a weight in (0, 1).")
         self.momentum, self.update_buffers = momentum, update_buffers
         self.begin_iter, self.begin_epoch = begin_iter, begin_epoch
         self.ema_model: ExponentialMovingAverage | None = None

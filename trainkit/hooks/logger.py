@@ -78,14 +78,18 @@ class LoggerHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Log the metrics."""
-        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated, "val")
+        tag, line = runner.log_processor.get_log_after_epoch(
+            runner, self._evaluated, "val", metrics
+        )
         runner.logger.info(line)
         by_epoch = self.log_metric_by_epoch and runner.by_epoch
         runner.visualizer.add_scalars(tag, step=runner.epoch if by_epoch else runner.iter)
 
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Log the metrics, and write them to ``test_<time>.json`` in the run's directory."""
-        tag, line = runner.log_processor.get_log_after_epoch(runner, self._evaluated, "test")
+        tag, line = runner.log_processor.get_log_after_epoch(
+            runner, self._evaluated, "test", metrics
+        )
         runner.logger.info(line)
         runner.visualizer.add_scalars(tag, step=runner.iter)
         if is_main_process():

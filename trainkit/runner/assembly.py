@@ -106,6 +106,7 @@ class Assembly:
         self.log_processor = parts.build_log_processor(log_processor, self._path("log_processor"))
         self.message_hub = MessageHub()
         self.record = RunRecord(self.work_dir)
+        self.record_facts: dict[str, Any] = {}  # what else status.json says of a run
         self.visualizer = parts.build_visualizer(visualizer, self._path("visualizer"))
         self.hooks: HookList = parts.build_hooks(
             default_hooks, custom_hooks, (self._path("default_hooks"), self._path("custom_hooks"))

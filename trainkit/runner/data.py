@@ -72,7 +72,7 @@ def _dataset(options: dict[str, Any], path: str) -> Any:
             raise ConfigError(
                 f"{path}.num_batch_per_epoch is {batches!r}; expected at least 1, or null for all."
             )
-        return FirstSamples(dataset, batches * options.get("batch_size", 1) * get_world_size())
+        return FirstSamples(dataset, batches * (options.get("batch_size") or 1) * get_world_size())
     return dataset
 
 

@@ -85,6 +85,8 @@ def _checked(cfg: Any) -> dict[str, Any]:
     unknown = [key for key in plain if key not in known]
     if unknown:
         hints = " ".join(f"{key!r}: {did_you_mean(str(key), known)}" for key in unknown)
+        if set(unknown) & {"experiment", "debug"}:
+            hints = "A file in experiment/ or debug/ begins with the line '# @package _global_'."
         raise ConfigError(f"The config has keys that nothing reads. {hints}")
     if plain.get("train_cfg") is None:
         plain["optim_wrapper"] = plain["param_scheduler"] = None

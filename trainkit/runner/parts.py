@@ -73,7 +73,7 @@ def build_train_loop(node: Any, path: str, runner: Runner, dataloader: Any) -> A
             "Drop one."
         )
     if "_target_" in node:
-        return build(node, path, args=(runner, dataloader))
+        return _as_loop(build(node, path, args=(runner, dataloader)), path)
     by_epoch = node.pop("by_epoch", None)
     if not isinstance(by_epoch, bool):
         raise ConfigError(
@@ -210,7 +210,10 @@ def compile_model(model: nn.Module, node: Any, path: str) -> None:
         raise ConfigError(
             f"{path} is {options!r}; expected true, false, or arguments of torch.compile."
         )
-    model.compile(**({} if options is True else options))
+    try:
+        model.compile(**({} if options is True else options))
+    except (TypeError, RuntimeError) as error:  # torch's InvalidBackend is a RuntimeError
+        raise ConfigError(f"{path} is {options!r}: {str(error).splitlines()[0]}.") from None
 
 
 def as_device(device: Any) -> torch.device:

@@ -123,19 +123,24 @@ def find(runner: Runner, purpose: str) -> Path | None:
         if not (purpose == "train" and runner.resume_wanted and foreign):
             return named
         # The same command again: the run has checkpoints of its own by now.
-        path, _ = find_latest(runner.checkpoint_dir)
-        return path or named
+        return _newest(runner, own=True) or named
     if not runner.resume_wanted and purpose == "train":
         return None
-    path, problems = find_latest(runner.checkpoint_dir, own=purpose == "train")
-    for problem in problems:
-        runner.logger.warning("%s It was set aside, and the checkpoint before it is used.", problem)
+    path = _newest(runner, own=purpose == "train")
     if path is None and purpose != "train":
         raise CheckpointError(
             f"There is no checkpoint in {runner.checkpoint_dir} to {purpose}. Give load_from=..., "
-            "or train first; "
-            f"to {purpose} the weights that the model has now, call runner.{purpose}(load=False)."
+            "or train first. (From Python, the weights that the model has now: "
+            f"runner.{purpose}(load=False).)"
         )
+    return path
+
+
+def _newest(runner: Runner, *, own: bool) -> Path | None:
+    path, problems = find_latest(runner.checkpoint_dir, own=own)
+    for problem in problems:
+        done = "It was set aside" if own else "It is passed over"
+        runner.logger.warning("%s %s, and the checkpoint before it is used.", problem, done)
     return path
 
 

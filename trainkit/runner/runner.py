@@ -18,7 +18,7 @@ from trainkit.errors import ConfigError
 from trainkit.hook import Hook, HookList
 from trainkit.log import FILE_ONLY
 from trainkit.model import unwrap
-from trainkit.run_dir import lock, make_directory, unused
+from trainkit.run_dir import lock, make_directory, read_status, unused
 from trainkit.runner import from_config
 from trainkit.runner import resume as state
 from trainkit.runner.assembly import Assembly
@@ -255,7 +255,8 @@ class Runner(Assembly):
         if not is_main_process():
             yield
             return
-        self.record.begin(experiment_name=self.experiment_name, seed=self.seed)
+        facts = {"experiment_name": self.experiment_name, "seed": self.seed}
+        self.record.begin(**facts, **self.record_facts)
         try:
             yield
         except KeyboardInterrupt:
@@ -281,10 +282,10 @@ class Runner(Assembly):
         if self.resume_wanted or self._has_trained:
             return
         found = list_checkpoints(self.checkpoint_dir)
-        if found:
+        if found or "started" in read_status(self.work_dir):
             raise ConfigError(
                 f"{self.work_dir} holds a run already, with "
-                f"{', '.join(path.name for path in found)}. "
+                f"{', '.join(path.name for path in found) or 'no checkpoint yet'}. "
                 "Go on with it by resume=True, or give another work_dir; nothing is ever written "
                 "over."
             )
@@ -323,6 +324,13 @@ class Runner(Assembly):
             path.rename(unused(path))
         if text:
             path.write_text(text, encoding="utf-8")
+        if "overrides" in self.record_facts:
+            # What Hydra itself would keep of a run, for tools that look for it.
+            make_directory(self.work_dir / ".hydra")
+            lines = "".join(f"- {override!r}\n" for override in self.record_facts["overrides"])
+            (self.work_dir / ".hydra" / "config.yaml").write_text(text, encoding="utf-8")
+            overrides = self.work_dir / ".hydra" / "overrides.yaml"
+            overrides.write_text(lines or "[]\n", encoding="utf-8")
 
     def _init_weights(self) -> None:
         init_weights = getattr(unwrap(self.model), "init_weights", None)
