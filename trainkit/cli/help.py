@@ -53,7 +53,8 @@ def print_help(argv: list[str]) -> None:
 
 def _print_entry(name: str, text: str, indent: int) -> None:
     body = textwrap.wrap(text, _WIDTH - indent, break_on_hyphens=False) or [""]
-    print(f"  {name:<{indent - 3}} " + f"\n{' ' * indent}".join(body))
+    lines = f"\n{' ' * indent}".join(body)
+    print(f"  {name:<{indent - 3}} {lines}".rstrip())
 
 
 def _groups(
