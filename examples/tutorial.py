@@ -97,6 +97,7 @@ class CustomEpochBasedTrainLoop(EpochBasedTrainLoop):
 
 
 def main() -> None:
+    torch.manual_seed(5)  # the models are made before a Runner seeds
     train, val = make_datasets()
     train_dataloader = DataLoader(train, batch_size=32, shuffle=True)
     val_dataloader = DataLoader(val, batch_size=32)
