@@ -23,7 +23,7 @@ PRIORITIES = {
 }
 
 
-def get_priority(priority: int | str) -> int:
+def get_priority(priority: int | str, path: str = "A hook's priority") -> int:
     """Return a priority as a number: 0 runs first, 100 last.
 
     Raises:
@@ -34,7 +34,7 @@ def get_priority(priority: int | str) -> int:
     if type(priority) is int and 0 <= priority <= 100:
         return priority
     hint = did_you_mean(str(priority).upper(), PRIORITIES, listed="Levels")
-    raise ConfigError(f"A hook has priority {priority!r}; expected 0 to 100, or a level. {hint}")
+    raise ConfigError(f"{path} is {priority!r}; expected 0 to 100, or a level. {hint}")
 
 
 class Hook:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,6 +56,7 @@ def test_a_batch_without_labels_says_what_it_needs() -> None:
         ConvNet(channels=(4,))(torch.randn(1, 1, 8, 8), mode="loss")
 
 
-def test_no_channels_are_refused() -> None:
-    with pytest.raises(ConfigError, match="ConvNet got no channels"):
-        ConvNet(channels=[])
+@pytest.mark.parametrize("channels", [[], "abc", [0], [1.5]])
+def test_no_channels_are_refused(channels: Any) -> None:
+    with pytest.raises(ConfigError, match="ConvNet got channels="):
+        ConvNet(channels=channels)

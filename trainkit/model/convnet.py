@@ -33,10 +33,10 @@ class ConvNet(BaseModel):
         data_preprocessor: nn.Module | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
-        if not channels:
+        if not channels or not all(type(width) is int and width > 0 for width in channels):
             raise ConfigError(
-                "ConvNet got no channels; expected the output channels of at least one block, as "
-                "[32, 64]."
+                f"ConvNet got channels={channels!r}; expected the output channels of at least one "
+                "block, as [32, 64]."
             )
         layers: list[nn.Module] = []
         for index, (width_in, width_out) in enumerate(

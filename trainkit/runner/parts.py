@@ -17,7 +17,7 @@ from trainkit.config import build, is_config, named, to_plain
 from trainkit.config.build import find_target
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.evaluator import BaseMetric, Evaluator
-from trainkit.hook import Hook, HookList
+from trainkit.hook import Hook, HookList, get_priority
 from trainkit.log_processor import LogProcessor
 from trainkit.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
 from trainkit.visualizer import LocalVisBackend, Visualizer
@@ -167,6 +167,8 @@ def _hook(node: Any, path: str) -> tuple[Hook, int | str | None]:
     if is_config(node):
         node = to_plain(node, path)
         priority = node.pop("priority", None)
+        if priority is not None:
+            priority = get_priority(priority, f"{path}.priority")
         node = build(node, path)
     if not isinstance(node, Hook):
         kind = type(node).__name__
