@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from trainkit import __version__
-from trainkit.cli.arguments import COMMANDS, parse
+from trainkit.cli.arguments import COMMANDS
 from trainkit.errors import ConfigError, TrainkitError, did_you_mean
 
 
@@ -53,29 +54,9 @@ def run_command(argv: list[str]) -> None:
         from trainkit.cli.help import print_help
 
         print_help([argument for argument in rest if argument not in ("--help", "-h")])
-    elif command == "train":
-        _train(rest)
     else:
-        from trainkit.cli.evaluate import evaluate
-
-        evaluate(command, rest)
-
-
-def _train(argv: list[str]) -> None:
-    """Train once, sweep, or let Hydra show the config, as the flags say."""
-    given = parse(argv)
-    if given.inspect:
-        from trainkit.cli.hydra_app import show
-
-        show(given)
-    elif given.multirun:
-        from trainkit.cli.sweep import sweep
-
-        sweep(given)
-    else:
-        from trainkit.cli.train import train
-
-        train(given)
+        home = importlib.import_module(f"trainkit.cli.{COMMANDS[command].module}")
+        home.run(command, rest)
 
 
 def _flush() -> None:

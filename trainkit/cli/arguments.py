@@ -8,10 +8,29 @@ from typing import NoReturn
 
 from trainkit.errors import ConfigError
 
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: ``run(name, argv)`` of a module in ``trainkit.cli``, and its line of help."""
+
+    module: str
+    text: str
+
+
 COMMANDS = {
-    "train": "Train (the default). resume=true goes on with the newest run of the same overrides.",
-    "val": "Validate a run again: trainkit val run=DIR [overrides].",
-    "test": "Test a run: trainkit test run=DIR [overrides].",
+    "train": Command(
+        "start", "Train (the default). resume=true goes on with the newest run of these overrides."
+    ),
+    "val": Command("evaluate", "Validate a run again: trainkit val run=DIR [overrides]."),
+    "test": Command("evaluate", "Test a run: trainkit test run=DIR [overrides]."),
+    "check": Command(
+        "check", "Find every mistake in a config without running it; --step tries one batch."
+    ),
+    "explain": Command("explain", "Who set a value, and in which order: trainkit explain KEY."),
+    "lr": Command("lr", "Draw the schedules of a config, without model or data."),
+    "runs": Command("runs", "List runs, newest first: trainkit runs [DIR ...]."),
+    "diff": Command("diff", "Compare config and metrics of two runs: trainkit diff A B."),
+    "rerun": Command("rerun", "Run a stored config again: trainkit rerun RUN [overrides]."),
 }
 
 # Flags that Hydra answers itself, with what is composed; those on the right take a value.
@@ -35,8 +54,11 @@ class Arguments:
     inspect: list[str] = field(default_factory=list)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is a :class:`ConfigError`."""
+
     def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
         raise ConfigError(f"The command line cannot be read: {message}. See trainkit --help.")
 
 
@@ -46,7 +68,7 @@ def parse(argv: list[str]) -> Arguments:
     Raises:
         ConfigError: An unknown flag, or an argument that is no override.
     """
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--config-name", "-cn", default="config")
     parser.add_argument("--config-dir", "-cd", action="append", default=[], dest="config_dirs")

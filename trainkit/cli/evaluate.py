@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def evaluate(purpose: str, argv: list[str]) -> dict[str, Any]:
+def run(purpose: str, argv: list[str]) -> None:
     """Validate or test, and print the metrics; ``run=DIR`` takes that run's config and weights."""
     given = parse(argv)
     if given.multirun or given.inspect:
@@ -25,24 +25,23 @@ def evaluate(purpose: str, argv: list[str]) -> dict[str, Any]:
     runs = [text.partition("=")[2] for text in given.overrides if text.startswith("run=")]
     overrides = [text for text in given.overrides if not text.startswith("run=")]
     if runs:
-        run = Path(runs[-1]).expanduser()
-        cfg = _stored_config(run, overrides, given.config_dirs)
+        directory = Path(runs[-1]).expanduser()
+        cfg = _stored_config(directory, overrides, given.config_dirs)
     else:
         cfg = compose(overrides, config_name=given.config_name, config_dirs=given.config_dirs)
         if cfg.get("load_from") is None:
             raise ConfigError(
                 f"trainkit {purpose} needs weights: give run=DIR, or load_from=CHECKPOINT."
             )
-        run = make_unique(
+        directory = make_unique(
             OUTPUTS / safe_name(str(cfg.get("experiment_name"))), f"{purpose}_{timestamp()}"
         )
     from trainkit.runner import Runner
 
-    runner = Runner.from_cfg(cfg, work_dir=str(run), resume=False)
+    runner = Runner.from_cfg(cfg, work_dir=str(directory), resume=False)
     metrics: dict[str, Any] = getattr(runner, purpose)()
     for name, value in metrics.items():
         print(f"{name}: {value}")
-    return metrics
 
 
 def _stored_config(run: Path, overrides: list[str], config_dirs: list[str]) -> DictConfig:

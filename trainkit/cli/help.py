@@ -35,8 +35,8 @@ def print_help(argv: list[str]) -> None:
         "...)\n"
     )
     print("Commands:")
-    for name, text in COMMANDS.items():
-        print(f"  {name:<8}{text}")
+    for name, command in COMMANDS.items():
+        print(f"  {name:<8} {command.text}")
     print("\nConfig groups, * marks the default:")
     for group, names in options.items():
         marked = [f"*{name}" if name in chosen.get(group, ()) else name for name in names]
