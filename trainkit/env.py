@@ -141,7 +141,8 @@ def _git_state() -> dict[str, Any] | None:
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None
-    diff = _git("diff", "HEAD") or ""
+    # Plain text, whatever git is told to show on a terminal: colours would hide what is a secret.
+    diff = _git("diff", "--no-color", "--no-ext-diff", "HEAD") or ""
     return {"commit": commit.strip(), "dirty": bool(diff), "diff": diff[:_MAX_DIFF]}
 
 

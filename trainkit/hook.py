@@ -66,6 +66,8 @@ class Hook:
     """
 
     priority: ClassVar[int | str] = "NORMAL"
+    # Arguments that name metrics of the validation, so that a wrong name is found early.
+    monitors: ClassVar[tuple[str, ...]] = ()
 
     def before_run(self, runner: Runner) -> None:
         """Before anything is loaded."""

@@ -11,7 +11,7 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,12 +48,14 @@ class RunLog:
 
     Args:
         level: The least level that is shown.
+        redact: What every line goes through, so that no secret is written.
     """
 
-    def __init__(self, level: str | int) -> None:
+    def __init__(self, level: str | int, redact: Callable[[str], str] | None = None) -> None:
         # A name of its own: two runners in one process share no handlers.
         self.logger = logging.getLogger(f"trainkit.run_{next(_numbers)}")
         self.logger.propagate = False
+        self.redact = redact
         self.level = check_level(level)
         self.logger.setLevel(self.level)
 
@@ -67,10 +69,10 @@ class RunLog:
         file = directory / ("train.log" if main else f"rank_{get_rank()}.log")
         handlers: list[logging.Handler] = [logging.FileHandler(file, encoding="utf-8")]
         handlers[0].setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y/%m/%d %H:%M:%S")
+            _Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y/%m/%d %H:%M:%S", self.redact)
         )
         if main:
-            handlers.append(console_handler())
+            handlers.append(console_handler(self.redact))
         shared = logging.getLogger("trainkit")
         level, shared_level = self.level, shared.level
         for target in (self.logger, shared):
@@ -87,12 +89,24 @@ class RunLog:
                 handler.close()
 
 
-def console_handler() -> logging.Handler:
+class _Formatter(logging.Formatter):
+    """Format whole lines, tracebacks included, and leave secrets out of them."""
+
+    def __init__(self, form: str, time: str, redact: Callable[[str], str] | None) -> None:
+        super().__init__(form, time)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if self._redact is None else self._redact(text)
+
+
+def console_handler(redact: Callable[[str], str] | None = None) -> logging.Handler:
     """Return the handler that fits standard output."""
     handler: logging.Handler = (
         _TerminalHandler() if sys.stdout.isatty() else _PlainHandler(sys.stdout)
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S"))
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S", redact))
     handler.addFilter(lambda record: not getattr(record, "file_only", False))
     return handler
 

@@ -11,16 +11,20 @@ import re
 import socket
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from trainkit.errors import CheckpointError, ConfigError, RunLockedError
 
+OUTPUTS = Path("outputs")  # where runs are kept, below the working directory
 STATUS = "status.json"
 # Overrides that do not make another experiment of a run.
-_NO_IDENTITY = ("resume", "launcher", "env", "hydra")
+_NO_IDENTITY = ("resume", "launcher", "env", "hydra", "trust")
+_LOCK = ".lock"
+_LOCK_PATIENCE = 0.1  # seconds in which is_locked() in another process has let go
 _MAX_NAME = 100  # bytes; file systems allow 255 for a name
+_MAX_COMPONENT = 255
 
 
 def safe_name(text: str) -> str:
@@ -29,7 +33,7 @@ def safe_name(text: str) -> str:
     raw = name.encode(errors="surrogateescape")
     if len(raw) <= _MAX_NAME:
         return name
-    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{raw[: _MAX_NAME - 9].decode(errors='ignore')}-{digest}"
 
 
@@ -39,12 +43,34 @@ def make_directory(path: Path) -> None:
     Raises:
         ConfigError: It cannot be made.
     """
+    check_directory(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"The directory {path} cannot be made: {error.strerror}. Choose one with work_dir=..."
         ) from None
+
+
+def check_directory(path: Path) -> None:
+    """Raise unless ``path`` can be the name of a directory that people can also type.
+
+    Raises:
+        ConfigError: A control character, or a part that is too long for a file system.
+    """
+    strange = sorted({c for c in str(path) if unicodedata.category(c) == "Cc"})
+    if strange:
+        raise ConfigError(
+            f"The directory {str(path)!r} has {', '.join(map(repr, strange))} in its name. Choose "
+            "a name without control characters with work_dir=..."
+        )
+    for part in path.parts:
+        if len(os.fsencode(part)) > _MAX_COMPONENT:
+            raise ConfigError(
+                f"The directory {path} cannot be made: File name too long: {len(os.fsencode(part))}"
+                f" bytes, where {_MAX_COMPONENT} are allowed. Choose a shorter one with "
+                "work_dir=..."
+            )
 
 
 def make_unique(parent: Path, name: str) -> Path:
@@ -54,6 +80,7 @@ def make_unique(parent: Path, name: str) -> Path:
         ConfigError: The directory cannot be made.
     """
     make_directory(parent)
+    check_directory(parent / name)
     number = 0
     while True:
         path = parent / (name if number == 0 else f"{name}_{number}")
@@ -67,6 +94,11 @@ def make_unique(parent: Path, name: str) -> Path:
                 f"The directory {path} cannot be made: {error.strerror}. Choose another work_dir."
             ) from None
         return path
+
+
+def new_run_directory(experiment_name: str) -> Path:
+    """Make and return ``outputs/<experiment_name>/<time>``, which no other process shares."""
+    return make_unique(OUTPUTS / safe_name(experiment_name), timestamp())
 
 
 def unused(path: Path) -> Path:
@@ -108,7 +140,7 @@ def read_status(run: Path) -> dict[str, Any]:
     """Return the record of a run; empty where there is none that can be read."""
     try:
         record = json.loads((run / STATUS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
@@ -116,7 +148,7 @@ def read_status(run: Path) -> dict[str, Any]:
 def find_run(root: Path, wanted: Sequence[str]) -> Path | None:
     """Return the newest run below ``root`` of an identity that no process works in."""
     runs = [path.parent for path in (*root.glob(f"*/{STATUS}"), *root.glob(f"sweep_*/*/{STATUS}"))]
-    free = (run for run in runs if not is_locked(run))
+    free = (run for run in runs if _is_writable(run) and not is_locked(run))
     same = [run for run in free if has_identity(read_status(run), wanted)]
     return max(
         same, key=lambda run: (float(read_status(run).get("created", 0)), run.name), default=None
@@ -124,12 +156,25 @@ def find_run(root: Path, wanted: Sequence[str]) -> Path | None:
 
 
 def is_locked(run: Path) -> bool:
-    """Whether a live process works in the run's directory."""
+    """Whether a live process works in the run's directory; nothing is changed there."""
     try:
-        with lock(run):
-            return False
-    except (RunLockedError, ConfigError):  # or it cannot be written, which comes to the same
-        return True
+        file = (run / _LOCK).open("rb")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # another user's, who lets nobody look
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
+def _is_writable(run: Path) -> bool:
+    file = run / _LOCK
+    return os.access(file if file.exists() else run, os.W_OK)
 
 
 @contextlib.contextmanager
@@ -140,16 +185,14 @@ def lock(run: Path) -> Iterator[None]:
         RunLockedError: Another one is in.
     """
     try:
-        file = (run / ".lock").open("a+", encoding="utf-8")
+        file = (run / _LOCK).open("a+", encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"The run's directory {run} cannot be written: {error.strerror}. Choose another "
             "work_dir."
         ) from None
     with file, _not_inherited(file.fileno()):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _take(file):
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise RunLockedError(
@@ -163,6 +206,20 @@ def lock(run: Path) -> Iterator[None]:
         )
         file.flush()
         yield
+
+
+def _take(file: IO[str]) -> bool:
+    """Lock a file; whether that succeeded. A process that only looks is waited for."""
+    end = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(_LOCK_PATIENCE / 100)
+        else:
+            return True
 
 
 @contextlib.contextmanager
@@ -192,10 +249,12 @@ class RunRecord:
 
     Args:
         run: The run's directory.
+        redact: What every fact goes through, so that no secret is written.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, redact: Callable[[Any], Any] | None = None) -> None:
         self.run = run
+        self._redact = redact
 
     def begin(self, **facts: Any) -> None:
         """Say that a process works on the run; earlier facts stay unless renewed."""
@@ -206,7 +265,7 @@ class RunRecord:
             {
                 **kept,
                 "created": created,
-                **facts,
+                **self._clean(facts),
                 "status": "running",
                 "pid": os.getpid(),
                 "started": time.time(),
@@ -215,11 +274,15 @@ class RunRecord:
 
     def update(self, **facts: Any) -> None:
         """Renew some facts."""
-        self._write({**read_status(self.run), **facts, "updated": time.time()})
+        self._write({**read_status(self.run), **self._clean(facts), "updated": time.time()})
 
     def end(self, status: str, **facts: Any) -> None:
         """Say how it ended: ``finished``, ``failed`` or ``preempted``."""
-        self.update(**facts, status=status, ended=time.time())
+        record = {**read_status(self.run), **self._clean(facts), "updated": time.time()}
+        self._write({**record, "status": status, "ended": time.time()})
+
+    def _clean(self, facts: dict[str, Any]) -> dict[str, Any]:
+        return facts if self._redact is None else dict(self._redact(facts))
 
     def _write(self, record: dict[str, Any]) -> None:
         temporary = self.run / f".{STATUS}.tmp"

@@ -34,7 +34,7 @@ def test_a_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "trainkit test run=DIR" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["optim_wraper=amp"]])
+@pytest.mark.parametrize("argv", [["--help"], ["runs"], ["explain", "seed"]])
 def test_torch_is_not_imported_for_it(argv: list[str]) -> None:
     code = (
         "import sys; from trainkit.__main__ import main; "

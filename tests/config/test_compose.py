@@ -112,7 +112,12 @@ def test_a_wrong_override_is_answered(override: str, message: str) -> None:
 def test_all_wrong_overrides_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         compose(["sede=1", "train_cfg=epochs", "lr=3"])
-    assert len(str(caught.value).splitlines()) == 3
+    assert str(caught.value).splitlines() == [
+        "The config has 3 mistakes.",
+        "1. The config has no 'sede'. Did you mean 'seed'?",
+        "2. train_cfg=epochs: there is no option 'epochs'. Did you mean 'epoch'?",
+        "3. The config has no 'lr' at its top. It stands at optim_wrapper.optimizer.lr.",
+    ]
 
 
 def test_a_config_dir_that_is_not_there_is_named() -> None:

@@ -46,13 +46,21 @@ def test_splits_may_have_evaluators_of_their_own() -> None:
 
 
 def test_keys_that_nothing_reads_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"keys that nothing reads. 'sede': Did you mean 'seed'"):
-        arguments({**compose(), "sede": 1}, work_dir="w")
+    message = r"sede: nothing reads a key of this name. Did you mean 'seed'"
+    with pytest.raises(ConfigError, match=message):
+        Runner.from_cfg({**compose(), "sede": 1}, work_dir="w")
 
 
-def test_a_config_without_work_dir_is_refused() -> None:
-    with pytest.raises(ConfigError, match="The config has no work_dir"):
-        Runner.from_cfg(compose())
+def test_a_config_without_work_dir_gets_a_new_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = Runner.from_cfg(compose()), Runner.from_cfg(compose())
+    assert first.work_dir.parent == tmp_path / "outputs" / "digits"
+    assert first.work_dir != second.work_dir
+
+
+def test_what_is_no_config_is_refused() -> None:
     with pytest.raises(ConfigError, match="from_cfg got a int"):
         Runner.from_cfg(3)
 

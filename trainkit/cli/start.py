@@ -19,4 +19,8 @@ def run(command: str, argv: list[str]) -> None:
     else:
         from trainkit.cli.train import train
 
-        train(given)
+        train(
+            overrides=given.overrides,
+            config_name=given.config_name,
+            config_dirs=given.config_dirs,
+        )

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainkit.cli.arguments import Arguments
 from trainkit.cli.hydra_app import run
-from trainkit.cli.train import OUTPUTS, objective, train_in
-from trainkit.config import compose
+from trainkit.cli.train import objective, train_in
 from trainkit.config.loader import parse_override
+from trainkit.config.secrets import Redactor, redact_override
 from trainkit.errors import ConfigError, TrainkitError
-from trainkit.run_dir import RunRecord, identity, make_unique, read_status, safe_name, timestamp
+from trainkit.run_dir import (
+    OUTPUTS,
+    RunRecord,
+    identity,
+    make_unique,
+    read_status,
+    safe_name,
+    timestamp,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,12 +35,7 @@ def sweep(given: Arguments) -> None:
     """
     if any(text.lstrip("+").startswith("hydra.sweep.") for text in given.overrides):
         raise ConfigError("hydra.sweep.* is trainkit's; name the sweep's directory with work_dir=.")
-    first = None
-    for overrides in _trials(given.overrides):
-        cfg = compose(overrides, config_name=given.config_name, config_dirs=given.config_dirs)
-        first = cfg if first is None else first
-    if first is None:
-        raise ConfigError("The sweep has no trial: one of its overrides sweeps over no value.")
+    first = check_trials(given)
     if first.get("resume") not in (None, False):
         raise ConfigError(
             "A sweep starts new runs; it cannot resume. Resume one of its runs: "
@@ -45,6 +48,9 @@ def sweep(given: Arguments) -> None:
         if named is None
         else _new_directory(Path(str(named)))
     )
+    # Hydra's record of a sweep, which would hold secrets in clear; each trial has its own.
+    record = directory / "multirun.yaml"
+    record.symlink_to(os.devnull)
     try:
         run(
             given,
@@ -53,10 +59,7 @@ def sweep(given: Arguments) -> None:
             overrides=(f"hydra.sweep.dir='{directory.absolute()}'",),
         )
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            (
-                directory / "multirun.yaml"
-            ).unlink()  # Hydra's record, with secrets in clear; each trial has its own
+        record.unlink(missing_ok=True)
         _print_results(directory)
 
 
@@ -78,28 +81,57 @@ def _trial(cfg: DictConfig) -> float | None:
 
     hydra = HydraConfig.get()
     overrides = list(hydra.overrides.task)
-    name = safe_name(f"{hydra.job.num}_{','.join(overrides)}")
-    directory = make_unique(Path(hydra.sweep.dir), name)
-    print(f"\nTrial {hydra.job.num}: {' '.join(overrides)}")
+    redactor = Redactor(cfg)
+    shown = [redactor.text(redact_override(text)) for text in overrides]
+    directory = make_unique(Path(hydra.sweep.dir), safe_name(f"{hydra.job.num}_{','.join(shown)}"))
+    print(f"\nTrial {hydra.job.num}: {' '.join(shown)}")
     try:
         return train_in(
             cfg, directory, identity(str(cfg.get("experiment_name")), overrides), overrides
         )
     except BaseException as error:
         if read_status(directory).get("status") != "failed":  # it failed before its training began
-            RunRecord(directory).end(
-                "failed", error=f"{type(error).__name__}: {error}", overrides=overrides
+            RunRecord(directory, redactor.facts).end(
+                "failed", error=f"{type(error).__name__}: {error}", overrides=shown
             )
         if isinstance(error, TrainkitError):
             print(f"Trial {hydra.job.num} failed. {type(error).__name__}: {error}")
         raise
 
 
-def _trials(overrides: list[str]) -> Iterator[list[str]]:
+def check_trials(given: Arguments) -> DictConfig:
+    """Check every trial of a sweep before the first one starts; return the config of the first.
+
+    Raises:
+        ConfigError: It tells the mistakes of all trials, each once.
+    """
+    from trainkit.config.compose import Composed, make_request
+    from trainkit.config.findings import Finding, raise_findings
+    from trainkit.runner.check import examine
+
+    first: Composed | None = None
+    wrong: dict[Finding, Composed] = {}
+    for overrides in grid(given.overrides):
+        request = make_request(overrides, None, given.config_name, given.config_dirs)
+        composed, found = examine(request)
+        first = composed if first is None else first
+        wrong.update({finding: composed for finding in found if finding not in wrong})
+    if first is None:
+        raise ConfigError("The sweep has no trial: one of its overrides sweeps over no value.")
+    raise_findings(wrong, lambda finding: wrong[finding].origins())
+    assert first.cfg is not None, "what has no mistake composes"
+    return first.cfg
+
+
+def grid(overrides: Sequence[str]) -> Iterator[list[str]]:
     """Yield the overrides of each trial of a grid; what only a sweeper can draw is left out."""
     choices: list[list[str]] = []
     for text in overrides:
-        override = parse_override(text)
+        try:
+            override = parse_override(text)
+        except ConfigError:  # told when the trial is composed
+            choices.append([text])
+            continue
         if override.is_sweep_override() and override.is_discrete_sweep():
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])

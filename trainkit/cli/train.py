@@ -2,38 +2,93 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trainkit.cli.arguments import Arguments
-from trainkit.config import compose
+from trainkit.config.compose import make_request
+from trainkit.config.findings import told_with_origin
+from trainkit.config.schema import TrainConfig
 from trainkit.config.secrets import redact, redact_override
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.run_dir import (
+    OUTPUTS,
     digest,
     find_run,
     has_identity,
     identity,
-    make_unique,
+    new_run_directory,
     read_status,
     safe_name,
-    timestamp,
 )
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-OUTPUTS = Path("outputs")
+    from trainkit.config.origins import Origins
 
 
-def train(given: Arguments) -> float | None:
-    """Train one config, in a new directory or that of the run it goes on with."""
-    cfg = compose(given.overrides, config_name=given.config_name, config_dirs=given.config_dirs)
-    if not cfg.get("experiment_name"):
-        raise ConfigError("The config has no experiment_name, under which its runs are kept.")
-    wanted = identity(str(cfg.get("experiment_name")), given.overrides)
+def train(
+    config: TrainConfig | DictConfig | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    config_name: str = "config",
+    config_dirs: Sequence[str | Path] = (),
+) -> float | None:
+    """Train one config, in a new directory or that of the run it goes on with; return its metric.
+
+    This is what ``python -m trainkit`` does::
+
+        train(TrainConfig(train_cfg=EpochBasedTrainLoopConfig(max_epochs=3)), ["optim_wrapper=amp"])
+
+    Args:
+        config: Fields that are given in Python; or a config that is composed already, as in an own
+            ``@hydra.main``.
+        overrides: As on the command line; they apply after ``config``.
+        config_name: The primary config.
+        config_dirs: Directories whose groups and options are added to trainkit's own.
+
+    Raises:
+        ConfigError: It tells every mistake in the config at once, before anything is built.
+    """
+    if config is not None and not isinstance(config, TrainConfig):
+        return _train_composed(config, overrides)
+    request = make_request(overrides, config, config_name, config_dirs)
+    from trainkit.runner.check import compose_checked
+
+    composed = compose_checked(request)
+    assert composed.cfg is not None, "what has no mistake composes"
+    given = [] if config is None else request.facts()
+    return _train(composed.cfg, [*given, *overrides], composed.origins)
+
+
+def _train_composed(cfg: DictConfig, overrides: Sequence[str]) -> float | None:
+    """Train a config that was composed elsewhere; Hydra's job, if there is one, has overrides."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from trainkit.config import is_config
+    from trainkit.config.findings import raise_findings
+    from trainkit.runner.check import find_mistakes
+
+    if not is_config(cfg):
+        kind = type(cfg).__name__
+        raise ConfigError(f"train() got a {kind}; expected a TrainConfig, or a composed config.")
+    if overrides:
+        raise ConfigError(
+            "train() got a composed config and overrides; give the overrides where it is composed."
+        )
+    raise_findings(find_mistakes(cfg))
+    if HydraConfig.initialized():
+        overrides = list(HydraConfig.get().overrides.task)
+    return _train(cfg, overrides, lambda: None)
+
+
+def _train(
+    cfg: DictConfig, overrides: Sequence[str], origins: Callable[[], Origins | None]
+) -> float | None:
+    wanted = identity(str(cfg.get("experiment_name")), overrides)
     run, load_from, resume = _choose_run(cfg, wanted)
     if run is not None and resume and load_from is None and _is_finished(run, wanted):
         metric = objective(run)
@@ -43,11 +98,12 @@ def train(given: Arguments) -> float | None:
             "a new run."
         )
         return metric
-    return train_in(cfg, run, wanted, given.overrides, resume=resume, load_from=load_from)
+    with told_with_origin(origins):
+        return train_in(cfg, run, wanted, overrides, resume=resume, load_from=load_from)
 
 
 def train_in(
-    cfg: DictConfig,
+    cfg: Any,
     run: Path | None,
     wanted: Sequence[str],
     overrides: Sequence[str],
@@ -55,22 +111,26 @@ def train_in(
     resume: bool = False,
     load_from: str | None = None,
 ) -> float | None:
-    """Train a config in the directory ``run``, or in a new one; return its metric."""
-    from trainkit.runner import (
-        Runner,
-    )  # imports torch, which a mistake in the config need not wait for
+    """Train a config that was checked in the directory ``run``, or in a new one.
 
-    fresh = run is None
-    if run is None:
-        run = make_unique(OUTPUTS / safe_name(str(cfg.get("experiment_name"))), timestamp())
-    try:
+    Args:
+        cfg: The config.
+        run: The directory; None: a new one.
+        wanted: The run's identity.
+        overrides: What is recorded as given.
+        resume: Go on from ``load_from``, or from the newest checkpoint in ``run``.
+        load_from: Weights to start from; None: as the config says.
+
+    Returns:
+        What the run is judged by, see :func:`objective`.
+    """
+    from trainkit.runner import Runner  # imports torch
+    from trainkit.runner.from_config import arguments
+
+    with _run_directory(cfg, run) as directory:
         start = cfg.get("load_from") if load_from is None else load_from
-        runner = Runner.from_cfg(cfg, work_dir=str(run), resume=resume, load_from=start)
+        runner = Runner(**arguments(cfg, work_dir=str(directory), resume=resume, load_from=start))
         runner.build_training()
-    except BaseException:
-        if fresh:
-            shutil.rmtree(run)
-        raise
     runner.record_facts = {
         "identity": [redact_override(text) for text in wanted],
         "identity_digest": digest(wanted),
@@ -78,7 +138,21 @@ def train_in(
         "tags": redact(list(cfg.get("tags") or ())),
     }
     runner.train()
-    return objective(run)
+    return objective(directory)
+
+
+@contextlib.contextmanager
+def _run_directory(cfg: Any, run: Path | None) -> Iterator[Path]:
+    """Give the directory of a run; a new one goes again if what is done meanwhile fails."""
+    if run is not None:
+        yield run
+        return
+    new = new_run_directory(str(cfg.get("experiment_name")))
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new)
+        raise
 
 
 def objective(run: Path) -> float | None:
@@ -97,8 +171,6 @@ def _choose_run(cfg: DictConfig, wanted: Sequence[str]) -> tuple[Path | None, st
     None stands for a new directory, and for the newest checkpoint of the run.
     """
     resume = cfg.get("resume")
-    if cfg.get("work_dir") == "":
-        raise ConfigError("work_dir is empty; expected a directory, or null for a new one.")
     named = None if cfg.get("work_dir") is None else Path(str(cfg.work_dir))
     if resume in (None, False, "fresh"):
         return named, None, False

@@ -94,14 +94,15 @@ class Partial:
         """
         merged = {**kwargs, **self.kwargs}
         check_arguments(self.target, args, merged, self.path)
-        if not _is_library(self.target):
-            return self.target(*args, **merged)
         try:
             return self.target(*args, **merged)
+        except TrainkitError as error:
+            error.key = error.key or self.path
+            raise
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            if isinstance(error, TrainkitError) or not _is_refusal(error):
+            if not _is_library(self.target) or not _is_refusal(error):
                 raise
-            raise ConfigError(self._refusal(error)) from error
+            raise ConfigError(self._refusal(error), key=self.path) from error
 
     def _refusal(self, error: Exception) -> str:
         plain = (int, float, str, bool, list, dict, type(None))
@@ -295,7 +296,8 @@ def check_arguments(
         name = getattr(target, "__qualname__", repr(target))
         raise ConfigError(
             f"{path}: {name} cannot be called so: {error}. "
-            f"Its arguments: {_listed(signature.parameters)}."
+            f"Its arguments: {_listed(signature.parameters)}.",
+            key=path,
         ) from None
 
 
@@ -313,7 +315,8 @@ def check_names(
         for key in kwargs:
             if key not in parameters:
                 near = did_you_mean(key, free, listed="It takes")
-                raise ConfigError(f"{path}.{key}: {name} has no argument {key!r}. {near}")
+                text = f"{path}.{key}: {name} has no argument {key!r}. {near}"
+                raise ConfigError(text, key=f"{path}.{key}")
 
 
 def _signature(target: Callable[..., Any]) -> inspect.Signature | None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from trainkit.config.build import partial
+from trainkit.config.findings import Finding, shown
 from trainkit.config.loader import conf_dir, hydra_loader, parse_override
+from trainkit.config.request import Request, in_python
+from trainkit.config.signature import describe
 from trainkit.errors import ConfigError, MissingExtra, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,56 +26,203 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
+# OmegaConf's names of the types that a dataclass gives to its fields.
+_TYPES: dict[str, Any] = {"Float": float, "Integer": int, "Boolean": bool, "String": str}
 
-def diagnose(
-    error: Exception, overrides: list[str], config_name: str, config_dirs: Sequence[str | Path]
-) -> ConfigError:
-    """Return the ConfigError that says which override is wrong, or what else Hydra found."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file == config_name:
-        return ConfigError(
-            f"There is no primary config {config_name!r}. Expected the name of a YAML file in "
-            f"{conf_dir()} or in a --config-dir, without its ending."
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a request.
+
+    Args:
+        cfg: The config without the overrides at fault; None where nothing composes.
+        request: What ``cfg`` was composed from.
+        findings: What is wrong.
+        unsure: Groups of which a wrong option was chosen.
+    """
+
+    cfg: DictConfig | None
+    request: Request
+    findings: tuple[Finding, ...]
+    unsure: tuple[str, ...] = ()
+
+
+def diagnose(error: Exception | None, request: Request, early: Sequence[Finding] = ()) -> Diagnosis:
+    """Return what is wrong with a request, and the config without the overrides at fault.
+
+    Args:
+        error: What Hydra raised, if it was asked.
+        request: What does not compose.
+        early: What is known to be wrong already.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file == request.config_name:
+        text = (
+            f"There is no primary config {request.config_name!r}. Expected the name of a YAML file "
+            f"in {conf_dir()} or in a --config-dir, without its ending."
         )
-    problems = list(_override_problems(overrides, config_name, config_dirs))
-    if problems:
-        return ConfigError("\n".join(problems))
+        return Diagnosis(None, request, (*early, Finding("", text)))
+    with hydra_loader(request.config_dirs) as loader:
+        sorted_out = _Overrides(request, loader)
+        sorted_out.sort()
+    found = [*early, *(Finding("", text) for text in sorted_out.problems)]
+    left = dataclasses.replace(request, overrides=tuple(sorted_out.good))
+    cfg = _composed(left)
+    if not found:
+        assert error is not None, "without an error there are early findings"
+        found.append(Finding("", _told(error, request)))
+    return Diagnosis(cfg, left, tuple(found), tuple(sorted_out.unsure))
+
+
+class _Overrides:
+    """The overrides of a request, the good ones sorted from those that are wrong."""
+
+    def __init__(self, request: Request, loader: ConfigLoader) -> None:
+        self.request, self.loader = request, loader
+        self.groups = {group: loader.get_group_options(group) for group in all_groups(loader)}
+        self.told: dict[str, str] = {}  # what is wrong with an override
+        self.good: list[str] = []
+        self.unsure: list[str] = []  # groups of which a wrong option was chosen
+
+    def sort(self) -> None:
+        """Look at choices of options first, since they decide which keys there are."""
+        choices, values = self._parsed()
+        for override in choices:
+            problem = _option_problem(override, {*self.groups}, self.loader)
+            if problem is None:
+                self.good.append(str(override.input_line))
+            else:
+                self.told[str(override.input_line)] = problem
+                self.unsure.append(override.key_or_group)
+        config = self._plain_config()
+        for override in values:
+            problem = self._value_problem(override, config)
+            if problem is None:
+                self.good.append(str(override.input_line))
+            elif not self._is_unsure(override.key_or_group):
+                self.told[str(override.input_line)] = problem
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, in the order of the overrides."""
+        return [self.told[text] for text in self.request.overrides if text in self.told]
+
+    def _parsed(self) -> tuple[list[Override], list[Override]]:
+        choices: list[Override] = []
+        values: list[Override] = []
+        seen = set()
+        for text in self.request.overrides:
+            try:
+                override = parse_override(text)
+            except ConfigError as error:
+                self.told[text] = str(error)
+                continue
+            if override.key_or_group in seen or text.startswith("~hooks."):
+                continue  # told already
+            seen.add(override.key_or_group)
+            is_choice = override.key_or_group in self.groups or override.key_or_group.startswith(
+                "hydra/"
+            )
+            (choices if is_choice else values).append(override)
+        return choices, values
+
+    def _is_unsure(self, key: str) -> bool:
+        inside = (group.replace("/", ".") for group in self.unsure)
+        return any(key == group or key.startswith(f"{group}.") for group in inside)
+
+    def _plain_config(self) -> dict[str, Any]:
+        cfg = _composed(dataclasses.replace(self.request, overrides=tuple(self.good)))
+        return {} if cfg is None else _plain(cfg)
+
+    def _value_problem(self, override: Override, config: dict[str, Any]) -> str | None:
+        if override.is_sweep_override():
+            text = str(override.input_line)
+            return f"{text} gives several values; write -m to sweep over them."
+        told = key_problem(override, config, self.groups)
+        if told is not None or override.key_or_group.startswith("hydra."):
+            return told
+        with_it = dataclasses.replace(
+            self.request, overrides=(*self.good, str(override.input_line))
+        )
+        try:
+            _compose_or_raise(with_it)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            return _refused(override, error)
+        return None
+
+
+def _composed(request: Request) -> DictConfig | None:
+    try:
+        return _compose_or_raise(request)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return None
+
+
+def _compose_or_raise(request: Request) -> DictConfig:
+    from hydra import compose
+
+    with hydra_loader(request.config_dirs) as loader, in_python(request, loader) as overrides:
+        return compose(request.config_name, overrides)
+
+
+def _refused(override: Override, error: Exception) -> str:
+    """Say why a single override does not go with the rest."""
+    cause = error.__cause__ or error.__context__ or error
+    reason = str(cause).splitlines()[0].rstrip(".")
+    converted = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", reason)
+    if converted and converted[2] in _TYPES:
+        kind = getattr(getattr(cause, "object_type", None), "__name__", "its dataclass")
+        key, value = override.key_or_group, shown(override.value())
+        return f"{key} is {value}; {kind} takes {describe(_TYPES[converted[2]])}."
+    if override.is_delete():
+        return f"{override.input_line}: there is no {override.key_or_group!r} to remove."
+    return f"{override.input_line} is refused: {reason}."
+
+
+def _told(error: Exception, request: Request) -> str:
+    """Say what else Hydra found: in a defaults list, or in a file."""
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    return ConfigError(f"The config {config_name!r} does not compose: {text}")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        where = _line_with(rf"{re.escape(group)}\s*:\s*\[?.*\b{re.escape(option)}\b", request)
+        near = did_you_mean(option, error.options or (), listed="Options are")
+        if not error.options:
+            return f"{where} chooses {option!r} of {group!r}, but there is no such group."
+        return f"{where} chooses {group}: {option}, but there is no such option. {near}"
+    match = re.search(r"In '(.+)': Could not override '(.+?)'\. No match", text)
+    if match is not None:
+        name = match[2].partition("@")[2] or match[2]
+        slash = "" if "@" not in match[2] else f" Write it with a slash: 'override /{name}'."
+        near = slash or f" {did_you_mean(name, _defaults_groups(request))}"
+        return f"The defaults of {match[1]} override {name!r}, which is no group there.{near}"
+    match = re.search(r"(\S+) appears more than once in the final defaults list", text)
+    if match is not None:
+        group = match[1].partition("@")[0]
+        return (
+            f"{group} is chosen twice. In a defaults list on top of trainkit's, write "
+            f"'override /{group.partition('/')[0]}: ...' instead of '{group.partition('/')[0]}: "
+            "...'."
+        )
+    return f"The config {request.config_name!r} does not compose: {text}"
 
 
-def _override_problems(
-    overrides: list[str], config_name: str, config_dirs: Sequence[str | Path]
-) -> Iterator[str]:
-    with hydra_loader(config_dirs) as loader:
-        parsed, unreadable = _parse(overrides)
-        yield from unreadable
-        groups = {group: loader.get_group_options(group) for group in all_groups(loader)}
-        lines = {str(override.input_line): override for override in parsed}
-        found = {line: _option_problem(o, {*groups}, loader) for line, o in lines.items()}
-        wrong = {line: problem for line, problem in found.items() if problem}
-        yield from wrong.values()
-        usable = [
-            line for line, o in lines.items() if o.key_or_group in groups and line not in wrong
-        ]
-        config = _composed(config_name, usable)
-        for line, override in lines.items():
-            if override.key_or_group not in groups and line not in wrong:
-                yield from _key_problem(override, config, groups)
+def _defaults_groups(request: Request) -> list[str]:
+    with hydra_loader(request.config_dirs) as loader:
+        return list(all_groups(loader))
+
+
+def _line_with(pattern: str, request: Request) -> str:
+    """Return the file and line that match, among the user's files first."""
+    for directory in (*map(Path, request.config_dirs), conf_dir()):
+        for file in sorted(directory.rglob("*.yaml")):
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                if re.search(pattern, line):
+                    return f"{file}:{number}"
+    return f"The defaults list of {request.config_name!r}"
 
 
 def key_error(override: Override, cfg: DictConfig) -> ConfigError:
     """Return the ConfigError for an override of a key that ``cfg`` does not have."""
-    return ConfigError("\n".join(_key_problem(override, _plain(cfg), {})))
-
-
-def _parse(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
-    parsed, unreadable = [], []
-    for text in overrides:
-        try:
-            parsed.append(parse_override(text))
-        except ConfigError as error:
-            unreadable.append(str(error))
-    return parsed, unreadable
+    return ConfigError(key_problem(override, _plain(cfg), {}) or f"{override.input_line}: no key.")
 
 
 def all_groups(loader: ConfigLoader, parent: str = "") -> Iterator[str]:
@@ -83,7 +237,7 @@ def all_groups(loader: ConfigLoader, parent: str = "") -> Iterator[str]:
 
 def _option_problem(override: Override, groups: set[str], loader: ConfigLoader) -> str | None:
     group = override.key_or_group
-    if override.is_delete() or not (group in groups or group.startswith("hydra/")):
+    if override.is_delete():
         return None
     if override.is_sweep_override():
         text = str(override.input_line).partition("=")[2]
@@ -117,19 +271,6 @@ def _unknown_option(
     return f"{group}={option}: there is no option {str(option)!r}. {near}"
 
 
-def _composed(config_name: str, overrides: list[str]) -> dict[str, Any]:
-    """Return the config that group choices give, in plain containers; empty if there is none."""
-    from hydra import compose
-    from hydra.errors import HydraException
-
-    for choices in (overrides, []):
-        try:
-            return _plain(compose(config_name, choices))
-        except HydraException:
-            continue
-    return {}
-
-
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(container, dict), "a config is a mapping"
@@ -143,20 +284,23 @@ def _flatten(node: Any, prefix: str) -> Iterator[str]:
             yield from _flatten(value, f"{prefix}{key}.")
 
 
-def _key_problem(
+def key_problem(
     override: Override, config: dict[str, Any], groups: Mapping[str, list[str]]
-) -> Iterator[str]:
+) -> str | None:
+    """Return what is wrong with the key of an override; None if nothing is."""
     key = override.key_or_group
     known = set(_flatten(config, ""))
+    if override.is_add() and key in known and not isinstance(override.value(), dict | list):
+        line = str(override.input_line)
+        return f"{line}: {key} is there already. Write {line[1:]}"
     if override.is_add() or override.is_force_add() or key in known or key.startswith("hydra."):
-        return
+        return None
     elsewhere = sorted(full for full in known if full.endswith(f".{key}"))
     if "/" in key:
-        yield f"There is no config group {key!r}. {did_you_mean(key, groups)}"
-    elif elsewhere:
-        yield f"The config has no {key!r} at its top. It stands at {', '.join(elsewhere)}."
-    else:
-        yield f"The config has no {key!r}. {_advice(override, config, groups)}"
+        return f"There is no config group {key!r}. {did_you_mean(key, groups)}"
+    if elsewhere:
+        return f"The config has no {key!r} at its top. It stands at {', '.join(elsewhere)}."
+    return f"The config has no {key!r}. {_advice(override, config, groups)}"
 
 
 def _advice(override: Override, config: dict[str, Any], groups: Mapping[str, list[str]]) -> str:

@@ -25,6 +25,7 @@ class Digits(Dataset[dict[str, Any]]):
     """
 
     SPLITS: ClassVar = {"train": 0, "val": 1, "test": 2}
+    SAMPLES: ClassVar = {"train": 1259, "val": 269, "test": 269}
 
     def __init__(self, split: str = "train") -> None:
         if split not in self.SPLITS:
@@ -40,6 +41,12 @@ class Digits(Dataset[dict[str, Any]]):
         )  # (N, 1, 8, 8); the set's own range is 0..16
         self.labels: list[int] = labels.tolist()
         self.metainfo = {"dataset": "UCI digits", "classes": [str(digit) for digit in range(10)]}
+
+    @classmethod
+    def declared_length(cls, split: str = "train") -> int | None:
+        """Return the samples of a split without reading it; None for one that there is not."""
+        samples: int | None = cls.SAMPLES.get(split)
+        return samples
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -21,6 +21,8 @@ class Accuracy(BaseMetric):
     Predictions are scores ``(N, C)``, of which the greatest counts, or labels ``(N,)``.
     """
 
+    names = ("accuracy",)
+
     def __init__(self, label_key: str = "labels", prefix: str | None = None) -> None:
         super().__init__(prefix)
         self.label_key = label_key

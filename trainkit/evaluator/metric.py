@@ -25,6 +25,9 @@ class BaseMetric(ABC):
     """
 
     default_prefix: ClassVar[str | None] = None
+    # What compute_metrics gives, where the class knows it: then what watches a metric is checked
+    # before a run begins.
+    names: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(self, prefix: str | None = None) -> None:
         self.prefix = self.default_prefix if prefix is None else prefix
@@ -38,6 +41,24 @@ class BaseMetric(ABC):
     @abstractmethod
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
         """Return the numbers, by name, from the entries of all ranks."""
+
+    @classmethod
+    def declared_names(cls, prefix: str | None = None, **arguments: Any) -> tuple[str, ...] | None:
+        """Return the full names of the numbers that a metric of these arguments gives.
+
+        None where the class does not know; and where it has another ``compute_metrics`` than the
+        class that declares ``names``.
+
+        Args:
+            prefix: As the constructor's.
+            arguments: The constructor's others, for a class whose names depend on them.
+        """
+        declared_by = next((c for c in cls.__mro__ if "names" in vars(c)), BaseMetric)
+        computed_by = next(c for c in cls.__mro__ if "compute_metrics" in vars(c))
+        if cls.names is None or not issubclass(declared_by, computed_by):
+            return None
+        prefix = cls.default_prefix if prefix is None else prefix
+        return tuple(f"{prefix}/{name}" if prefix else name for name in cls.names)
 
     def evaluate(self, size: int) -> dict[str, Any]:
         """Compute, on rank 0, from the entries of all ranks; every rank gets the numbers.

@@ -10,9 +10,13 @@ from trainkit.dist import is_main_process
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.evaluator import infer_rule, is_better
 from trainkit.hook import Hook
+from trainkit.run_dir import safe_name
 
 if TYPE_CHECKING:
     from trainkit.runner import Runner
+
+
+_MAX_NAME = 50  # bytes of a periodic checkpoint's name; a best one's has the metric's beside it
 
 
 class CheckpointHook(Hook):
@@ -37,6 +41,7 @@ class CheckpointHook(Hook):
     """
 
     priority = "VERY_LOW"
+    monitors = ("save_best",)
 
     def __init__(  # noqa: PLR0913 - MMEngine's arguments
         self,
@@ -71,6 +76,7 @@ class CheckpointHook(Hook):
         self.save_optimizer, self.save_param_scheduler = save_optimizer, save_param_scheduler
         self.max_keep_ckpts, self.filename_tmpl = max_keep_ckpts, filename_tmpl
         self.save_best = [save_best] if isinstance(save_best, str) else list(save_best or [])
+        _check_distinct(self.save_best)
         self.rules = self._rules(rule)
         self.greater_keys, self.less_keys = greater_keys, less_keys
         self.saved: list[str] = []  # periodic checkpoints, oldest first
@@ -212,7 +218,7 @@ class CheckpointHook(Hook):
             rule, float(value), None if before is None else before["value"]
         ):
             return
-        name = f"best_{metric.replace('/', '_')}_{self._name(runner)}"
+        name = f"best_{_file_name(metric)}_{self._name(runner)}"
         self.best[metric] = {"value": float(value), "checkpoint": name}
         self._write(runner, name)
         if before is not None and before["checkpoint"] != name:
@@ -225,11 +231,32 @@ def _check_template(template: str | None) -> None:
     """Raise unless a template gives each checkpoint a name of its own that a resume will find."""
     try:
         names = [] if template is None else [template.format(1), template.format(2)]
-    except (KeyError, IndexError, ValueError):
+    except (AttributeError, KeyError, IndexError, ValueError):
         names = ["", ""]
     for name in names:
-        if names[0] == names[1] or "/" in name or name.startswith(("best_", ".")):
+        is_name = name.isprintable() and "/" not in name and len(name.encode()) <= _MAX_NAME
+        if names[0] == names[1] or not is_name or name.startswith(("best_", ".")):
             raise ConfigError(
-                f"hooks.checkpoint.filename_tmpl is {template!r}; expected one file name with {{}} "
-                "where the number goes, that begins neither with 'best_' nor with a dot."
+                f"hooks.checkpoint.filename_tmpl is {template!r}; expected one file name of at "
+                f"most {_MAX_NAME} bytes with {{}} where the number goes, that begins neither with "
+                "'best_' nor with a dot."
+            )
+
+
+def _file_name(metric: str) -> str:
+    """Return a metric as a part of a file name: coco/AR@100 is coco_AR@100."""
+    name = metric.replace("/", "_")
+    is_plain = name.isascii() and name.isprintable() and len(name) <= 2 * _MAX_NAME
+    return name if is_plain else safe_name(name)
+
+
+def _check_distinct(metrics: Sequence[str]) -> None:
+    """Raise if the best checkpoints of two metrics would have one name."""
+    names: dict[str, str] = {}
+    for metric in metrics:
+        other = names.setdefault(_file_name(str(metric)), metric)
+        if other != metric:
+            raise ConfigError(
+                f"hooks.checkpoint.save_best names {other!r} and {metric!r}, whose checkpoints "
+                "would stand under one name. Drop one of them."
             )

@@ -28,6 +28,7 @@ class EarlyStoppingHook(Hook):
     """
 
     priority = "LOWEST"
+    monitors = ("monitor",)
 
     def __init__(
         self,

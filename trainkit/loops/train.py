@@ -130,7 +130,7 @@ class EpochBasedTrainLoop(BaseTrainLoop):
     Args:
         runner: See :class:`BaseTrainLoop`.
         dataloader: Must have a length.
-        max_epochs: Passes over the data.
+        max_epochs: Passes over the data, a whole number; 1e2 is one.
         val_begin: See :class:`BaseTrainLoop`.
         val_interval: See :class:`BaseTrainLoop`.
         dynamic_intervals: See :class:`BaseTrainLoop`.
@@ -142,7 +142,7 @@ class EpochBasedTrainLoop(BaseTrainLoop):
         self,
         runner: Runner,
         dataloader: Any,
-        max_epochs: int,
+        max_epochs: float,
         val_begin: int = 1,
         val_interval: int = 1,
         dynamic_intervals: Sequence[Sequence[int]] | None = None,
@@ -206,7 +206,7 @@ class IterBasedTrainLoop(BaseTrainLoop):
     Args:
         runner: See :class:`BaseTrainLoop`.
         dataloader: Need not have a length.
-        max_iters: Batches to train on.
+        max_iters: Batches to train on, a whole number; 1e5 is one.
         val_begin: See :class:`BaseTrainLoop`.
         val_interval: See :class:`BaseTrainLoop`.
         dynamic_intervals: See :class:`BaseTrainLoop`.
@@ -218,7 +218,7 @@ class IterBasedTrainLoop(BaseTrainLoop):
         self,
         runner: Runner,
         dataloader: Any,
-        max_iters: int,
+        max_iters: float,
         val_begin: int = 1,
         val_interval: int = 1000,
         dynamic_intervals: Sequence[Sequence[int]] | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import torch
 
@@ -24,6 +24,15 @@ class HasParamGroups(Protocol):
     @property
     def defaults(self) -> dict[str, Any]:
         """The optimizer's default options."""
+
+
+class SchedulerOptions(TypedDict, total=False):
+    """What every schedule passes on to :class:`ParamScheduler`, which describes it."""
+
+    param_name: str
+    begin: int
+    end: int | None
+    by_epoch: bool | None
 
 
 class ParamScheduler(ABC):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
+
+from typing_extensions import Unpack  # typing has it from Python 3.11 on
 
 from trainkit.errors import ConfigError
-from trainkit.param_scheduler.base import HasParamGroups, ParamScheduler
+from trainkit.param_scheduler.base import HasParamGroups, ParamScheduler, SchedulerOptions
 
 
 def _is_step(value: float) -> bool:
@@ -30,7 +32,7 @@ class LinearLR(ParamScheduler):
         optimizer: HasParamGroups,
         start_factor: float = 1 / 3,
         end_factor: float = 1.0,
-        **options: Any,
+        **options: Unpack[SchedulerOptions],
     ) -> None:
         for name, factor in (("start_factor", start_factor), ("end_factor", end_factor)):
             if not 0.0 <= factor <= 1.0:
@@ -64,7 +66,7 @@ class MultiStepLR(ParamScheduler):
         optimizer: HasParamGroups,
         milestones: Sequence[int],
         gamma: float = 0.1,
-        **options: Any,
+        **options: Unpack[SchedulerOptions],
     ) -> None:
         if isinstance(milestones, int | float | str) or not all(map(_is_step, milestones)):
             raise ConfigError(
@@ -101,7 +103,7 @@ class CosineAnnealingLR(ParamScheduler):
         T_max: int | None = None,
         eta_min: float | None = None,
         eta_min_ratio: float | None = None,
-        **options: Any,
+        **options: Unpack[SchedulerOptions],
     ) -> None:
         if eta_min is not None and eta_min_ratio is not None:
             raise ConfigError(
@@ -131,7 +133,11 @@ class PolyLR(ParamScheduler):
     """
 
     def __init__(
-        self, optimizer: HasParamGroups, power: float = 1.0, eta_min: float = 0.0, **options: Any
+        self,
+        optimizer: HasParamGroups,
+        power: float = 1.0,
+        eta_min: float = 0.0,
+        **options: Unpack[SchedulerOptions],
     ) -> None:
         if power < 0:
             raise ConfigError(f"PolyLR has power={power}; expected 0 or more.")
@@ -177,7 +183,7 @@ class OneCycleLR(ParamScheduler):
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         three_phase: bool = False,
-        **options: Any,
+        **options: Unpack[SchedulerOptions],
     ) -> None:
         if options.get("param_name", "lr") != "lr":
             raise ConfigError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from trainkit.config import build, is_config
-from trainkit.config.secrets import as_yaml
+from trainkit.config.secrets import Redactor, as_yaml
 from trainkit.dist import get_rank, get_world_size, is_distributed
 from trainkit.env import setup_env
 from trainkit.errors import ConfigError, did_you_mean
@@ -18,18 +18,12 @@ from trainkit.message_hub import MessageHub
 from trainkit.model import checkpoint_activations, revert_sync_batchnorm, unwrap
 from trainkit.optim_wrapper import OptimWrapper
 from trainkit.param_scheduler import ParamScheduler
-from trainkit.run_dir import RunRecord, timestamp
+from trainkit.run_dir import RunRecord, check_directory, timestamp
 from trainkit.runner import data, optim, parts
 from trainkit.seed import get_rng_state, set_random_seed
 
 if TYPE_CHECKING:
     from trainkit.runner.runner import Runner
-
-_TRIPLES = (
-    ("train_dataloader", "train_cfg", "optim_wrapper"),
-    ("val_dataloader", "val_cfg", "val_evaluator"),
-    ("test_dataloader", "test_cfg", "test_evaluator"),
-)
 
 
 class Assembly:
@@ -89,6 +83,7 @@ class Assembly:
         if not isinstance(work_dir, str | Path) or not str(work_dir):
             raise ConfigError(f"work_dir is {work_dir!r}; expected the directory of the run.")
         self.work_dir = Path(work_dir).expanduser().absolute()
+        check_directory(self.work_dir)
         self.cfg = cfg
         self.load_from, self.resume_wanted = _where_to_start(load_from, resume)
         self.timestamp = timestamp()
@@ -101,11 +96,12 @@ class Assembly:
         self.seed: int = build(
             randomness or {}, self._path("randomness"), default=set_random_seed, seed=None
         )
-        self.log = RunLog(log_level)
+        self.redactor = Redactor(cfg)  # what is written goes through it
+        self.log = RunLog(log_level, self.redactor.text)
         self.logger = self.log.logger
         self.log_processor = parts.build_log_processor(log_processor, self._path("log_processor"))
         self.message_hub = MessageHub()
-        self.record = RunRecord(self.work_dir)
+        self.record = RunRecord(self.work_dir, self.redactor.facts)
         self.record_facts: dict[str, Any] = {}  # what else status.json says of a run
         self.visualizer = parts.build_visualizer(visualizer, self._path("visualizer"))
         self.hooks: HookList = parts.build_hooks(
@@ -277,7 +273,7 @@ class Assembly:
     @property
     def config_text(self) -> str:
         """The config as YAML, secrets left out; empty where the runner was made from objects."""
-        return as_yaml(self.cfg)
+        return as_yaml(self.cfg, self.redactor)
 
     # ------------------------------------------------------------------ checks
 
@@ -286,19 +282,9 @@ class Assembly:
         return self._paths.get(name, name)
 
     def _check_arguments(self, launcher: str, sync_bn: str | None) -> None:
-        for names in _TRIPLES:
-            given = [name for name in names if self._given[name] is not None]
-            if 0 < len(given) < len(names):
-                missing = ", ".join(self._path(name) for name in names if name not in given)
-                raise ConfigError(
-                    f"{', '.join(map(self._path, given))} given, but not {missing}. "
-                    f"Give all of {', '.join(map(self._path, names))}, or none of them."
-                )
-        if self._given["param_scheduler"] is not None and self._given["optim_wrapper"] is None:
-            raise ConfigError(
-                f"{self._path('param_scheduler')} given, but no {self._path('optim_wrapper')} to "
-                "schedule."
-            )
+        problem = parts.together(self._given, self._path)
+        if problem is not None:
+            raise ConfigError(problem)
         if launcher != "none":
             raise ConfigError(
                 f"launcher is {launcher!r}; this version runs in one process: expected 'none'."
@@ -310,7 +296,7 @@ class Assembly:
             )
 
     def _need(self, purpose: str) -> None:
-        names = next(names for names in _TRIPLES if names[0].startswith(purpose))
+        names = next(names for names in parts.SPLIT_ARGUMENTS if names[0].startswith(purpose))
         if self._given[names[0]] is None:
             raise ConfigError(
                 f"This runner cannot {purpose}: it got no {', '.join(map(self._path, names))}."

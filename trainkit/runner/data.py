@@ -82,8 +82,9 @@ def _sampler(
     node = options.pop("sampler", None)
     if node is not None and not is_config(node):
         return node
+    shuffle = options.pop("shuffle", None)
     part = partial(
-        node or {"shuffle": options.pop("shuffle", training)},
+        node or {"shuffle": training if shuffle is None else shuffle},
         f"{path}.sampler",
         default=DefaultSampler,
     )

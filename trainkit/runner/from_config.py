@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainkit.config import is_config, to_plain
-from trainkit.errors import ConfigError, did_you_mean
-from trainkit.runner.parts import DEFAULT_HOOKS
+from trainkit.run_dir import new_run_directory
+from trainkit.runner.parts import DEFAULT_HOOKS, together
 
 # Arguments of the Runner that stand in a config under their own names.
 SAME_NAME = (
@@ -20,9 +20,10 @@ SAME_NAME = (
 )
 # Keys of conf/config.yaml that become other arguments, or change the config as a whole.
 OWN_KEYS = (
-    *("dataloader", "evaluator", "hooks", "env", "seed", "tags"),
+    *("dataloader", "evaluator", "hooks", "env", "seed", "tags", "trust"),
     *("fast_dev_run", "overfit_batches"),
 )
+KNOWN_KEYS = frozenset({*SAME_NAME, *OWN_KEYS})
 _PLACES = {
     "train_dataloader": "dataloader.train",
     "val_dataloader": "dataloader.val",
@@ -41,21 +42,17 @@ def arguments(cfg: Any, **given: Any) -> dict[str, Any]:
     A config may also hold the Runner's own arguments, under their names.
 
     Raises:
-        ConfigError: An unknown key, or a value that cannot be resolved.
+        ConfigError: A value that cannot be resolved.
     """
-    plain = _checked(cfg)
+    plain = _shortened(cfg)
     found = {**_from_groups(plain), **{key: plain[key] for key in SAME_NAME if key in plain}}
     seed = {} if plain.get("seed") is None else {"seed": plain["seed"]}
     found["randomness"] = {**(plain.get("randomness") or {}), **seed}
     if "visualizer" in plain and plain["visualizer"] is None:
         found["visualizer"] = {"vis_backends": {}}
-    places = {name: place for name, place in _PLACES.items() if name not in plain}
-    if _is_split(plain.get("evaluator")):
-        places |= {f"{split}_evaluator": f"evaluator.{split}" for split in ("val", "test")}
-    found.update(given, cfg=cfg, paths=places)
-    for key in ("model", "work_dir"):
-        if found.get(key) is None:
-            raise ConfigError(f"The config has no {key}, which every run needs. Set {key}=...")
+    found.update(given, cfg=cfg, paths=_places(plain))
+    if found.get("work_dir") is None:
+        found["work_dir"] = new_run_directory(str(found.get("experiment_name")))
     return found
 
 
@@ -75,28 +72,32 @@ def _from_groups(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "default_hooks": hooks}
 
 
-def _checked(cfg: Any) -> dict[str, Any]:
-    """Return the config in plain containers: keys known, shortened where it asks for that."""
-    if not is_config(cfg):
-        kind = type(cfg).__name__
-        raise ConfigError(f"from_cfg got a {kind}; expected a config, as compose() returns.")
+def _shortened(cfg: Any) -> dict[str, Any]:
+    """Return the config in plain containers, shortened where it asks for that."""
     plain: dict[str, Any] = to_plain(cfg, "config")
-    known = {*SAME_NAME, *OWN_KEYS}
-    unknown = [key for key in plain if key not in known]
-    if unknown:
-        hints = " ".join(f"{key!r}: {did_you_mean(str(key), known)}" for key in unknown)
-        if set(unknown) & {"experiment", "debug"}:
-            hints = "A file in experiment/ or debug/ begins with the line '# @package _global_'."
-        raise ConfigError(f"The config has keys that nothing reads. {hints}")
     if plain.get("train_cfg") is None:
         plain["optim_wrapper"] = plain["param_scheduler"] = None
     for key, change in (("overfit_batches", _overfit), ("fast_dev_run", _shorten)):
-        batches = plain.get(key)
-        if batches:
-            if type(batches) is not int or batches < 1:
-                raise ConfigError(f"{key} is {batches!r}; expected a number of batches, or 0.")
-            change(plain, batches)
+        if plain.get(key):
+            change(plain, plain[key])
     return plain
+
+
+def argument_problem(plain: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a resolved config's parts as a whole, in words."""
+    given = {**_from_groups(plain), **{key: plain[key] for key in SAME_NAME if key in plain}}
+    if given.get("train_cfg") is None:
+        given["optim_wrapper"] = given["param_scheduler"] = None
+    places = _places(plain)
+    return together(given, lambda name: places.get(name, name))
+
+
+def _places(plain: Mapping[str, Any]) -> dict[str, str]:
+    """Return where an argument stands in the config, if not under its own name."""
+    places = {name: place for name, place in _PLACES.items() if name not in plain}
+    if _is_split(plain.get("evaluator")):
+        places |= {f"{split}_evaluator": f"evaluator.{split}" for split in ("val", "test")}
+    return places
 
 
 def _is_split(evaluator: Any) -> bool:

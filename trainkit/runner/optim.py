@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -13,12 +13,31 @@ from trainkit.config.build import find_target, partial
 from trainkit.dataloader import num_batches
 from trainkit.dist import get_world_size
 from trainkit.errors import ConfigError
-from trainkit.loops import BaseTrainLoop
 from trainkit.optim_wrapper import OptimWrapper
 from trainkit.param_scheduler import ParamScheduler, chain
 from trainkit.param_scheduler.base import INF
 
 logger = logging.getLogger(__name__)
+
+
+class Horizon(Protocol):
+    """How long a run is: what a train loop tells the schedules."""
+
+    @property
+    def by_epoch(self) -> bool:
+        """Whether the loop counts epochs, or iterations."""
+
+    @property
+    def max_epochs(self) -> int:
+        """The number of epochs of the whole run."""
+
+    @property
+    def max_iters(self) -> int:
+        """The number of iterations of the whole run."""
+
+    @property
+    def dataloader(self) -> Any:
+        """The training data, whose length is that of an epoch."""
 
 
 def build_optim_wrapper(node: Any, path: str, model: nn.Module) -> OptimWrapper:
@@ -65,8 +84,8 @@ def _of_model(wrapper: OptimWrapper, path: str, model: nn.Module) -> OptimWrappe
     return wrapper
 
 
-def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any) -> None:
-    """Scale every learning rate by the samples of a step over ``base_batch_size``.
+def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any) -> float:
+    """Scale every learning rate by the samples of a step over ``base_batch_size``; return by what.
 
     The linear rule of Goyal et al., arXiv:1706.02677, §2.1. A step sees the batch size, times the
     ranks, times the accumulated passes.
@@ -77,7 +96,7 @@ def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any)
             f"{path} is {options!r}; expected {{enable: true, base_batch_size: ...}} or null."
         )
     if not options.get("enable", False):
-        return
+        return 1.0
     base = options.get("base_batch_size")
     size = getattr(dataloader, "batch_size", None) or getattr(
         getattr(dataloader, "batch_sampler", None), "batch_size", None
@@ -99,29 +118,35 @@ def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any)
         seen,
         base,
     )
+    return float(seen / base)
 
 
 def build_param_schedulers(
-    node: Any, path: str, optim_wrapper: OptimWrapper, loop: BaseTrainLoop
+    node: Any, path: str, optim_wrapper: OptimWrapper, loop: Horizon
 ) -> list[ParamScheduler]:
     """Return the schedulers, joined in order; what they leave open is the loop's."""
+    schedulers = [
+        _scheduler(entry, where, optim_wrapper, loop)
+        for where, entry in scheduler_nodes(node, path)
+    ]
+    chain(schedulers)
+    return schedulers
+
+
+def scheduler_nodes(node: Any, path: str) -> list[tuple[str, Any]]:
+    """Return each scheduler that ``param_scheduler`` gives, with its path."""
     if node is None:
         return []
     plain = to_plain(node, path) if is_config(node) or isinstance(node, list | tuple) else node
     single = not isinstance(plain, Mapping | list) or (
         isinstance(plain, Mapping) and "_target_" in plain
     )
-    entries = (
+    return (
         [(path, plain)] if single else [(f"{path}.{name}", entry) for name, entry in named(plain)]
     )
-    schedulers = [_scheduler(entry, where, optim_wrapper, loop) for where, entry in entries]
-    chain(schedulers)
-    return schedulers
 
 
-def _scheduler(
-    node: Any, path: str, optim_wrapper: OptimWrapper, loop: BaseTrainLoop
-) -> ParamScheduler:
+def _scheduler(node: Any, path: str, optim_wrapper: OptimWrapper, loop: Horizon) -> ParamScheduler:
     if not is_config(node):
         if not isinstance(node, ParamScheduler):
             raise ConfigError(
@@ -155,7 +180,7 @@ def _scheduler(
     return scheduler
 
 
-def _horizon(loop: BaseTrainLoop, by_epoch: bool) -> int:
+def _horizon(loop: Horizon, by_epoch: bool) -> int:
     return loop.max_epochs if by_epoch else loop.max_iters
 
 
@@ -170,7 +195,7 @@ def _end(begin: Any, horizon: int, path: str) -> int:
 
 
 def _convert_to_iterations(
-    node: dict[str, Any], path: str, names: Iterable[str], loop: BaseTrainLoop
+    node: dict[str, Any], path: str, names: Iterable[str], loop: Horizon
 ) -> None:
     """Turn what is counted in epochs into iterations."""
     if node["by_epoch"] is not True:

@@ -6,7 +6,7 @@ Every function takes the argument and its path in the config, with which message
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +35,34 @@ DEFAULT_HOOKS: dict[str, dict[str, Any]] = {
     "param_scheduler": {"_target_": default.ParamSchedulerHook},
     "checkpoint": {"_target_": default.CheckpointHook, "interval": None},
 }
+
+
+# The arguments that a split needs, which are given together or not at all.
+SPLIT_ARGUMENTS = (
+    ("train_dataloader", "train_cfg", "optim_wrapper"),
+    ("val_dataloader", "val_cfg", "val_evaluator"),
+    ("test_dataloader", "test_cfg", "test_evaluator"),
+)
+
+
+def together(given: Mapping[str, Any], path: Callable[[str], str]) -> str | None:
+    """Return what is wrong with the arguments as a whole, in words; None if nothing is.
+
+    Args:
+        given: The Runner's arguments; None stands for one that is not given.
+        path: Where an argument stands in the config.
+    """
+    for names in SPLIT_ARGUMENTS:
+        have = [path(name) for name in names if given.get(name) is not None]
+        if 0 < len(have) < len(names):
+            missing = ", ".join(path(name) for name in names if given.get(name) is None)
+            return (
+                f"{', '.join(have)} given, but not {missing}. Give all of "
+                f"{', '.join(map(path, names))}, or none of them."
+            )
+    if given.get("param_scheduler") is not None and given.get("optim_wrapper") is None:
+        return f"{path('param_scheduler')} given, but no {path('optim_wrapper')} to schedule."
+    return None
 
 
 def build_model(node: Any, path: str, data_preprocessor: Any = None) -> nn.Module:

@@ -79,7 +79,7 @@ def _meta(runner: Runner) -> dict[str, Any]:
 
     meta: dict[str, Any] = {
         "seed": runner.seed,
-        "experiment_name": runner.experiment_name,
+        "experiment_name": runner.redactor.text(runner.experiment_name),
         "cfg": runner.config_text,
         "trainkit_version": __version__,
         "torch_version": str(torch.__version__),
@@ -90,7 +90,7 @@ def _meta(runner: Runner) -> dict[str, Any]:
         check_plain(dataset_meta)
     except CheckpointError:
         return meta  # a description with arrays in it; nothing depends on it
-    return {**meta, "dataset_meta": dataset_meta}
+    return {**meta, "dataset_meta": runner.redactor.facts(dataset_meta)}
 
 
 def _scheduler_state(scheduler: Any) -> dict[str, Any]:

@@ -12,6 +12,9 @@ import torch
 from torch import nn
 
 from trainkit.checkpoint import list_checkpoints, locate_checkpoint
+from trainkit.config import compose
+from trainkit.config.findings import raise_findings
+from trainkit.config.schema import TrainConfig
 from trainkit.dist import is_main_process
 from trainkit.env import collect_env
 from trainkit.errors import ConfigError
@@ -22,6 +25,7 @@ from trainkit.run_dir import lock, make_directory, read_status, unused
 from trainkit.runner import from_config
 from trainkit.runner import resume as state
 from trainkit.runner.assembly import Assembly
+from trainkit.runner.check import find_mistakes
 from trainkit.seed import set_rng_state
 
 
@@ -74,7 +78,19 @@ class Runner(Assembly):
 
     @classmethod
     def from_cfg(cls, cfg: Any, **given: Any) -> Runner:
-        """Make a runner from a composed config; what is ``given`` wins over it."""
+        """Make a runner from a config; what is ``given`` wins over it.
+
+        Args:
+            cfg: As ``compose()`` returns it, or a TrainConfig. Without a ``work_dir``, the run gets
+                a new directory in ``outputs/<experiment_name>/``.
+            given: Arguments of the Runner.
+
+        Raises:
+            ConfigError: It tells every mistake in the config, before anything is built.
+        """
+        if isinstance(cfg, TrainConfig):
+            cfg = compose(config=cfg)
+        raise_findings(find_mistakes(cfg, given))
         return cls(**from_config.arguments(cfg, **given))
 
     def train(self) -> nn.Module:
@@ -293,7 +309,7 @@ class Runner(Assembly):
     def _report(self) -> None:
         """Log and keep what the run is made of."""
         trained = sum(p.numel() for p in unwrap(self.model).parameters() if p.requires_grad)
-        env = collect_env(self.device)
+        env = self.redactor.facts(collect_env(self.device))
         self.logger.info(
             "%s: %s on %s, %s trained parameters",
             self.experiment_name,

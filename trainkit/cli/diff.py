@@ -1,0 +1,185 @@
+"""``trainkit diff A B``: what two runs differ in: config, metrics, environment."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainkit.cli.arguments import Parser
+from trainkit.cli.run_names import find_named_run
+from trainkit.cli.runs import as_json, number
+from trainkit.cli.table import print_table
+from trainkit.errors import ConfigError
+from trainkit.run_dir import read_status
+
+_NONE = "—"  # of a key that only the other run has
+Keys = tuple[str | int, ...]
+# By key what A and B have, under "a" and "b"; one is left out where that run lacks the key.
+Differences = dict[str, dict[str, Any]]
+
+
+def run(command: str, argv: list[str]) -> None:
+    """Print in what two runs differ; none of their code is imported."""
+    given = _parse(argv)
+    runs = [find_named_run(text) for text in given.runs]
+    statuses = [read_status(path) for path in runs]
+    configs = [_config(path) for path in runs]
+    differences = {
+        "config": _differing(*configs),
+        "metrics": _metrics(*statuses),
+        "environment": _differing(*map(_environment, runs, statuses)),
+    }
+    if given.json:
+        print(json.dumps(as_json({"a": str(runs[0]), "b": str(runs[1]), **differences})))
+        return
+    for name, path, status in zip("AB", runs, statuses, strict=True):
+        print(f"{name}: {path} ({status.get('status', 'no status')})")
+    for path, config in zip(runs, configs, strict=True):
+        if not config:
+            print(f"{path} has no config.yaml, as its runner was made from objects.")
+    _print(differences)
+
+
+def _parse(argv: list[str]) -> Any:
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("runs", nargs="*")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_intermixed_args(argv)
+    if len(given.runs) != 2:
+        raise ConfigError(
+            f"trainkit diff got {len(given.runs)} run{'' if len(given.runs) == 1 else 's'}; "
+            "expected two: trainkit diff A B. trainkit runs lists them."
+        )
+    return given
+
+
+def _config(run: Path) -> dict[Keys, Any]:
+    """Return a run's config with flat keys, as it was written; empty where none is stored."""
+    if not (run / "config.yaml").is_file():
+        return {}
+    from omegaconf import OmegaConf
+
+    from trainkit.config.stored import read_stored
+
+    return dict(_flat(OmegaConf.to_container(read_stored(run / "config.yaml"), resolve=False)))
+
+
+def _environment(run: Path, status: Mapping[str, Any]) -> dict[Keys, Any]:
+    """Return where and from what a run was made; of one that was resumed, where it was last."""
+    facts = {key: status[key] for key in ("experiment_name", "seed") if key in status}
+    try:
+        newest = max(run.glob("env*.json"), key=_number)
+        facts.update(json.loads(newest.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        pass  # there is none, or it is damaged
+    git = facts.get("git")
+    if isinstance(git, dict) and isinstance(git.get("diff"), str):
+        text = git.pop("diff")  # too long to be shown
+        git["uncommitted"] = (
+            f"{len(text.splitlines())} lines, {zlib.crc32(text.encode(errors='replace')):08x}"
+        )
+    return dict(_flat(facts))
+
+
+def _number(file: Path) -> int:
+    """Return the number of env_2.json; 0 for env.json."""
+    return int("0" + re.sub(r"\D", "", file.stem))
+
+
+def _flat(node: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    """Yield what stands in containers, with its keys; a list of plain values is one value."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flat(value, (*keys, str(key)))
+    elif isinstance(node, list) and any(isinstance(value, Mapping | list) for value in node):
+        for index, value in enumerate(node):
+            yield from _flat(value, (*keys, index))
+    else:
+        yield keys, node
+
+
+def _differing(a: Mapping[Keys, Any], b: Mapping[Keys, Any]) -> Differences:
+    """Return the keys at which two configs differ, in their order; ``_target_`` before others."""
+
+    def order(keys: Keys) -> list[tuple[bool, int, str]]:
+        return [(k != "_target_", k if isinstance(k, int) else -1, str(k)) for k in keys]
+
+    found: Differences = {}
+    for keys in sorted({*a, *b}, key=order):
+        sides = {side: facts[keys] for side, facts in (("a", a), ("b", b)) if keys in facts}
+        if len(sides) == 1 or not _same(sides["a"], sides["b"]):
+            dotted = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys)
+            found[dotted.removeprefix(".")] = sides
+    return found
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values are the same, of the same kind: 1 and true are not, nor 1 and 1.0."""
+    return repr(a) == repr(b)
+
+
+def _metrics(a: Mapping[str, Any], b: Mapping[str, Any]) -> Differences:
+    """Return last and best value of each metric, with the differences, where there are any."""
+    found: Differences = {}
+    sides = {"a": _values(a), "b": _values(b)}
+    for key in dict.fromkeys([*sides["a"], *sides["b"]]):
+        values = {side: known[key] for side, known in sides.items() if key in known}
+        if len(values) == 2 and _same(*values.values()):
+            continue
+        found[key] = values
+        if len(values) == 2:
+            difference = values["b"] - values["a"]
+            found[key] = {**values, "difference": difference}
+            if values["a"]:
+                found[key]["percent"] = 100 * difference / abs(values["a"])
+    return found
+
+
+def _values(status: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a run: ``accuracy (last)``, ``accuracy (best)``."""
+    last, best = status.get("metrics"), status.get("best")
+    values = {f"{name} (last)": number(value) for name, value in _items(last)}
+    for name, entry in _items(best):
+        values[f"{name} (best)"] = number(entry.get("value")) if _items(entry) else None
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _items(node: Any) -> list[tuple[str, Any]]:
+    return list(node.items()) if isinstance(node, Mapping) else []
+
+
+def _print(differences: Mapping[str, Differences]) -> None:
+    if not any(differences.values()):
+        print("They do not differ in config, metrics or environment.")
+        return
+    for part, found in differences.items():
+        if not found:
+            print(f"\nThe same {part}.")
+            continue
+        print()
+        if part == "metrics":
+            print_table(
+                (part, "A", "B", "B - A", "%"), [_metric_row(*item) for item in found.items()]
+            )
+        else:
+            rows = [[key, *(_shown(sides, side) for side in "ab")] for key, sides in found.items()]
+            print_table((part, "A", "B"), rows)
+
+
+def _metric_row(name: str, facts: Mapping[str, float]) -> list[str]:
+    values = [f"{facts[side]:.6g}" if side in facts else _NONE for side in "ab"]
+    changes = [f"{facts[key]:+.4g}" if key in facts else "" for key in ("difference", "percent")]
+    return [name, *values, *changes]
+
+
+def _shown(sides: Mapping[str, Any], side: str) -> str:
+    """Return a value as YAML would write it."""
+    if side not in sides:
+        return _NONE
+    value = sides[side]
+    is_plain = isinstance(value, str) and re.fullmatch(r"[^\W\d][^\n\"']*", value)
+    return value if is_plain else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,188 @@
+"""Every mistake of a config that can be found without building anything."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from trainkit.config import is_config
+from trainkit.config.check import Unresolved, check_node, nodes, resolve, texts
+from trainkit.config.compose import Composed, try_compose
+from trainkit.config.findings import Finding, raise_findings, shown
+from trainkit.config.loader import conf_dir
+from trainkit.config.origins import is_at_or_below
+from trainkit.config.request import Request
+from trainkit.config.schema import TrainConfig
+from trainkit.config.signature import describe, fits
+from trainkit.errors import ConfigError, did_you_mean
+from trainkit.runner import rules
+from trainkit.runner.from_config import KNOWN_KEYS, argument_problem
+from trainkit.runner.horizons import horizons
+from trainkit.runner.places import SPLITS, Places
+from trainkit.runner.rules import Config
+
+_RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    rules.batch_sizes,
+    rules.monitors,
+    rules.paths,
+    rules.weights,
+    rules.scaled_lr,
+    horizons,
+)
+# Keys whose value is a part of the run: a mapping, or null.
+_PARTS = (
+    *("model", "dataloader", "evaluator", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper"),
+    *("optim_wrapper.optimizer", "param_scheduler", "hooks", "visualizer", "env", "log_processor"),
+    *(f"dataloader.{split}" for split in SPLITS),
+)
+_INTERPOLATION = re.compile(r"\$\{\s*([A-Za-z_]\w*)\s*[.}\[]")
+_HINTS = typing.get_type_hints(TrainConfig)
+
+
+def find_mistakes(cfg: Any, given: Collection[str] = ()) -> list[Finding]:
+    """Return what is wrong with a composed config: keys, targets, arguments, types, rules.
+
+    Modules that targets name are imported; nothing is built, and nothing is written.
+
+    Args:
+        cfg: As ``compose()`` returns it, or a mapping that may hold live objects.
+        given: Arguments that the Runner gets beside it, so that the config need not have them.
+
+    Raises:
+        ConfigError: It is no config at all.
+    """
+    if not is_config(cfg):
+        kind = type(cfg).__name__
+        raise ConfigError(f"from_cfg got a {kind}; expected a config, as compose() returns.")
+    plain, found = resolve(cfg)
+    found += _unknown_keys(cfg, plain)
+    found += _scalars(plain)
+    found += _needed(plain, given)
+    found += _parts(plain)
+    all_nodes = {node.path: node for node in nodes(plain, "", Places(plain), found)}
+    for node in all_nodes.values():
+        found += check_node(node)
+    config = Config(plain, all_nodes)
+    for rule in _RULES:
+        found += rule(config)
+    # Of parts that do not go together there is no more to say where one of them is wrong in itself.
+    problem = None if found else argument_problem({**plain, **{key: ... for key in given}})
+    return [*found, *([] if problem is None else [Finding("", problem)])]
+
+
+def compose_checked(request: Request) -> Composed:
+    """Compose a config and check it.
+
+    Raises:
+        ConfigError: It tells every mistake of both: wrong overrides, and what is wrong in the
+            config that the others give.
+    """
+    composed, found = examine(request)
+    raise_findings(found, lambda _: composed.origins())
+    return composed
+
+
+def examine(request: Request) -> tuple[Composed, list[Finding]]:
+    """Compose a config and check it; return all that is wrong, in the overrides and in the rest."""
+    composed = try_compose(request)
+    found = list(composed.findings)
+    if composed.cfg is not None:
+        unsure = [group.replace("/", ".") for group in composed.unsure]
+        found += [
+            finding
+            for finding in find_mistakes(composed.cfg)
+            if not any(is_at_or_below(finding.key, group) for group in unsure)
+        ]
+    return composed, found
+
+
+def _unknown_keys(cfg: Any, plain: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield the top-level keys that neither the Runner nor an interpolation reads."""
+    unknown = [key for key in plain if key not in KNOWN_KEYS]
+    if not unknown:
+        return
+    read = {name for text in texts(cfg) for name in _INTERPOLATION.findall(text)}
+    for key in unknown:
+        if key in ("experiment", "debug"):
+            text = f"A file in {key}/ begins with the line '# @package _global_', and this one not."
+            yield Finding(f"{key}", text)
+        elif key not in read:
+            near = did_you_mean(str(key), KNOWN_KEYS)
+            if not near.startswith("Did"):
+                known = ", ".join(str(name) for name in plain if name in KNOWN_KEYS)
+                near = f"The config has: {known}."
+            text = f"{key}: nothing reads a key of this name. {near}"
+            yield Finding(str(key), text)
+
+
+def _scalars(plain: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield the top-level values that are of another type than :class:`TrainConfig` says."""
+    for field in fields(TrainConfig):
+        value, hint = plain.get(field.name), _HINTS[field.name]
+        if field.name not in plain or isinstance(value, Unresolved):
+            continue
+        if not fits(value, hint):
+            text = f"{field.name} is {shown(value)}; expected {describe(hint)}."
+            yield Finding(field.name, text)
+    for name in ("fast_dev_run", "overfit_batches", "seed"):
+        value = plain.get(name)
+        if isinstance(value, int) and value < 0:
+            yield Finding(name, f"{name} is {value}; expected a whole number of at least 0.")
+
+
+def _needed(plain: Mapping[str, Any], given: Collection[str]) -> Iterator[Finding]:
+    """Yield what every run needs and this one has not."""
+    if plain.get("model") is None and "model" not in given:
+        yield Finding("model", "The config has no model, which every run needs. Set model=...")
+    if "work_dir" in given or plain.get("work_dir") is not None:
+        if plain.get("work_dir") == "":
+            text = "work_dir is empty; expected a directory, or null for a new one."
+            yield Finding("work_dir", text)
+    elif not plain.get("experiment_name"):
+        text = "The config has no experiment_name, under which its runs are kept."
+        yield Finding("experiment_name", f"{text} Set experiment_name=..., or a work_dir.")
+
+
+def _parts(plain: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what stands in the place of a part of the run and is none."""
+    for path in _PARTS:
+        value = _at(plain, path)
+        if isinstance(value, str | int | float):
+            yield Finding(path, f"{path} is {shown(value)}{_instead(path, value)}")
+    for group in ("hooks", "param_scheduler"):
+        found = plain.get(group)
+        entries: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+        for name, value in entries.items():
+            if isinstance(value, str | int | float) and "_target_" not in entries:
+                path = f"{group}.{name}"
+                text = f"{path} is {shown(value)}; expected a config with _target_, or null."
+                yield Finding(path, text)
+
+
+def _at(plain: Mapping[str, Any], path: str) -> Any:
+    node: Any = plain
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def _instead(path: str, value: Any) -> str:
+    """Say how an option of a group is chosen, if that is what was meant."""
+    group = path.replace(".", "/")
+    options = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+    if not isinstance(value, str) or not options:
+        return ", where a part of the run belongs; expected a mapping, or null."
+    if value in options:
+        return (
+            f", a text where a part of the run belongs. To choose an option of {group}: "
+            f"{group}={value} on the command line, 'override /{group}: {value}' in the defaults of "
+            "a file."
+        )
+    near = did_you_mean(value, options)
+    return (
+        f", a text where a part of the run belongs. Options of {group} are chosen by "
+        f"{group}=<option>. {near}"
+    )

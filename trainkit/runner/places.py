@@ -1,0 +1,128 @@
+"""What the Runner does with each place of a config, for the check before a run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from trainkit.config.build import find_target
+from trainkit.config.check import Place
+from trainkit.dataloader import DefaultSampler
+from trainkit.env import setup_env
+from trainkit.errors import TrainkitError
+from trainkit.evaluator import BaseMetric, Evaluator
+from trainkit.hook import Hook
+from trainkit.log_processor import LogProcessor
+from trainkit.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
+from trainkit.optim_wrapper import OptimWrapper
+from trainkit.param_scheduler import ParamScheduler
+from trainkit.runner.parts import DEFAULT_HOOKS
+from trainkit.seed import set_random_seed
+from trainkit.visualizer import Visualizer
+
+SPLITS = ("train", "val", "test")
+_LOADER = Place(DataLoader, read=frozenset({"num_batch_per_epoch"}))
+_SCHEDULER = Place(
+    positional=1,
+    read=frozenset({"convert_to_iter_based"}),
+    kind=ParamScheduler,
+    noun="a parameter scheduler",
+)
+# Places that are one node each, by their path.
+_FIXED = {
+    "model": Place(kind=torch.nn.Module, noun="a model", passed=frozenset({"data_preprocessor"})),
+    "optim_wrapper": Place(OptimWrapper, kind=OptimWrapper, noun="an optim_wrapper"),
+    "optim_wrapper.optimizer": Place(positional=1, kind=torch.optim.Optimizer, noun="an optimizer"),
+    "val_cfg": Place(ValLoop, positional=3),
+    "test_cfg": Place(TestLoop, positional=3),
+    "visualizer": Place(Visualizer, kind=Visualizer, noun="a visualizer"),
+    "env": Place(setup_env),
+    "env_cfg": Place(setup_env),
+    "randomness": Place(set_random_seed, passed=frozenset({"seed"})),
+    "log_processor": Place(LogProcessor, kind=LogProcessor, noun="a log processor"),
+    "model_wrapper_cfg": Place(passed=frozenset({"module"})),
+    "compile": Place(torch.compile, positional=1),
+}
+# Places inside a data loader, by their last name.
+_IN_LOADER = {
+    "dataset": Place(),
+    "sampler": Place(DefaultSampler, positional=1, passed=frozenset({"seed", "round_up"})),
+    "batch_sampler": Place(positional=2, passed=frozenset({"drop_last"})),
+    "collate_fn": Place(needs_all=False),
+    "worker_init_fn": Place(needs_all=False),
+}
+
+
+class Places:
+    """What the Runner does with each place of one config.
+
+    Args:
+        plain: The resolved config.
+    """
+
+    def __init__(self, plain: Mapping[str, Any]) -> None:
+        self.plain = plain
+
+    def __call__(self, path: str, node: Any) -> Place | None:
+        """Return what is done with ``node`` at ``path``; None where it is left to others."""
+        if not isinstance(node, Mapping):
+            return None
+        head, *rest = path.split(".")
+        if path in _FIXED:
+            return _FIXED[path]
+        if path == "train_cfg":
+            return _train_loop(node)
+        if head == "param_scheduler" and len(rest) <= 1:
+            return _SCHEDULER if rest or "_target_" in node else None
+        if head == "hooks" and len(rest) == 1:
+            return _hook(rest[0])
+        if head in ("evaluator", "val_evaluator", "test_evaluator"):
+            return _in_evaluator(rest, node)
+        return self._in_loader(head, rest)
+
+    def _in_loader(self, head: str, rest: list[str]) -> Place | None:
+        """Return the place inside a data loader; what is in a loader of another kind is its own."""
+        loader = self.plain.get(head)
+        if head == "dataloader" and rest:
+            loader = loader.get(rest.pop(0)) if isinstance(loader, Mapping) else None
+        elif head not in {f"{split}_dataloader" for split in SPLITS}:
+            return None
+        if not isinstance(loader, Mapping) or not _is_torchs(loader):
+            return None
+        if not rest:
+            return _LOADER
+        return _IN_LOADER.get(rest[0]) if len(rest) == 1 else None
+
+
+def _is_torchs(loader: Mapping[str, Any]) -> bool:
+    """Whether a node is a config of a DataLoader, as far as can be told."""
+    try:
+        target = find_target(loader, "", DataLoader)
+    except TrainkitError:  # told where the node itself is looked at
+        return True
+    return inspect.isclass(target) and issubclass(target, DataLoader)
+
+
+def _train_loop(node: Mapping[str, Any]) -> Place:
+    if "_target_" in node or not isinstance(node.get("by_epoch"), bool):
+        return Place(positional=2)
+    loop = EpochBasedTrainLoop if node["by_epoch"] else IterBasedTrainLoop
+    return Place(loop, positional=2, read=frozenset({"by_epoch"}))
+
+
+def _hook(name: str) -> Place:
+    default = DEFAULT_HOOKS.get(name, {}).get("_target_")
+    return Place(default, read=frozenset({"priority"}), kind=Hook, noun="a hook")
+
+
+def _in_evaluator(rest: list[str], node: Mapping[str, Any]) -> Place | None:
+    rest = rest[1:] if rest and rest[0] in ("val", "test") else rest
+    if not rest and "metrics" in node:
+        return Place(Evaluator)
+    inside = rest[1:] if rest[:1] == ["metrics"] else rest
+    is_metric = len(inside) == 1 or (not rest and "_target_" in node)
+    return Place(kind=BaseMetric, noun="a metric") if is_metric and "_target_" in node else None

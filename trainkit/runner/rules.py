@@ -1,0 +1,149 @@
+"""Rules between parts of a config that no signature tells, each a function from it to findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainkit.checkpoint import locate_checkpoint
+from trainkit.config.check import Node
+from trainkit.config.findings import Finding, shown
+from trainkit.errors import CheckpointError, ConfigError, did_you_mean
+from trainkit.evaluator import BaseMetric
+from trainkit.runner.stand_in import StandInLoader
+
+# Names of a dataset's arguments that are places on the disk.
+_PATH_NAMES = ("root", "path", "file", "data_root", "data_dir", "ann_file")
+_PATH_ENDINGS = ("_root", "_dir", "_file", "_path")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved config, and its nodes by path."""
+
+    plain: Mapping[str, Any]
+    nodes: Mapping[str, Node]
+
+    def below(self, path: str) -> Iterator[tuple[str, Node]]:
+        """Yield the nodes at and below ``path``."""
+        for key, node in self.nodes.items():
+            if key == path or key.startswith(f"{path}."):
+                yield key, node
+
+    def loader(self, split: str) -> tuple[str, Mapping[str, Any]]:
+        """Return where the loader of a split stands, and its config; empty for an object."""
+        if f"{split}_dataloader" in self.plain:
+            path, loader = f"{split}_dataloader", self.plain[f"{split}_dataloader"]
+        else:
+            loaders = self.plain.get("dataloader")
+            path = f"dataloader.{split}"
+            loader = loaders.get(split) if isinstance(loaders, Mapping) else None
+        return path, loader if isinstance(loader, Mapping) else {}
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether the run is cut short on purpose, so that its horizon says nothing."""
+        return bool(self.plain.get("fast_dev_run") or self.plain.get("overfit_batches"))
+
+
+def batch_sizes(config: Config) -> Iterator[Finding]:
+    """A loader that drops incomplete batches needs one that is complete."""
+    for split in ("train", "val", "test"):
+        path, loader = config.loader(split)
+        if path in config.nodes and f"{path}.dataset" in config.nodes:
+            try:
+                len(StandInLoader(loader, path))
+            except ConfigError as error:
+                # Else it is not known without the data; or wrong, and told of as such.
+                if "gives no batch" in str(error):
+                    yield Finding(f"{path}.batch_size", str(error))
+
+
+def monitors(config: Config) -> Iterator[Finding]:
+    """What a hook watches must be a number that validation gives, where that is known."""
+    names = _metric_names(config)
+    for path, node in config.below("hooks"):
+        for argument in getattr(node.target, "monitors", ()):
+            given = node.arguments.get(argument)
+            for metric in [given] if isinstance(given, str) else given or []:
+                if metric == "auto" or not isinstance(metric, str):
+                    continue
+                key = f"{path}.{argument}"
+                if config.plain.get("val_cfg") is None:
+                    text = f"{key} is {metric!r}, but there is no validation (val_cfg is null)."
+                    yield Finding(key, f"{text} Set it to null, or validate.")
+                elif names is not None and metric not in names:
+                    text = f"{key} is {metric!r}, which no metric of the evaluator gives."
+                    near = did_you_mean(metric, names, listed="There is")
+                    yield Finding(key, f"{text} {near}")
+
+
+def _metric_names(config: Config) -> tuple[str, ...] | None:
+    """Return the names of all numbers of the validation; None if a metric does not declare them."""
+    evaluator = config.plain.get("evaluator")
+    own = isinstance(evaluator, Mapping) and "_target_" not in evaluator and "val" in evaluator
+    root = "val_evaluator" if "val_evaluator" in config.plain else "evaluator"
+    found: list[str] = []
+    for _, node in config.below(f"{root}.val" if own else root):
+        if isinstance(node.target, type) and issubclass(node.target, BaseMetric):
+            names = node.target.declared_names(**node.arguments)
+            if names is None:
+                return None
+            found += names
+    return tuple(found) or None
+
+
+def paths(config: Config) -> Iterator[Finding]:
+    """What a dataset is to read must be there."""
+    for path, node in config.nodes.items():
+        is_dataset = path.rpartition(".")[2] == "dataset" or ".dataset." in f"{path}."
+        if not is_dataset or node.content.get("download"):
+            continue
+        root = next((v for k, v in node.arguments.items() if k in ("data_root", "root")), None)
+        for name, value in node.arguments.items():
+            is_path = name in _PATH_NAMES or name.endswith(_PATH_ENDINGS)
+            if not is_path or not isinstance(value, str) or not value or "://" in value:
+                continue
+            places = [Path(value), *([Path(root) / value] if isinstance(root, str) else [])]
+            if not any(place.expanduser().exists() for place in places):
+                text = (
+                    f"{path}.{name} is {value!r}, which does not exist in {Path.cwd()}. Give the "
+                    "path of the data."
+                )
+                yield Finding(f"{path}.{name}", text)
+
+
+def weights(config: Config) -> Iterator[Finding]:
+    """``load_from`` must name a checkpoint."""
+    load_from = config.plain.get("load_from")
+    if isinstance(load_from, str | Path):
+        try:
+            locate_checkpoint(load_from)
+        except CheckpointError as error:
+            yield Finding("load_from", str(error), error=CheckpointError)
+
+
+def scaled_lr(config: Config) -> Iterator[Finding]:
+    """Scaling the learning rate needs the batch size that it was made for."""
+    options = config.plain.get("auto_scale_lr")
+    if options is None:
+        return
+    known = {"enable", "base_batch_size"}
+    if not isinstance(options, Mapping):
+        text = (
+            f"auto_scale_lr is {shown(options)}; expected a mapping of {', '.join(sorted(known))}."
+        )
+        yield Finding("auto_scale_lr", text)
+        return
+    for key in options.keys() - known:
+        text = f"auto_scale_lr.{key}: there is no such key. {did_you_mean(str(key), known)}"
+        yield Finding(f"auto_scale_lr.{key}", text)
+    base = options.get("base_batch_size")
+    if options.get("enable") and (type(base) is not int or base < 1):
+        text = (
+            f"auto_scale_lr.base_batch_size is {shown(base)}; expected the batch size that the "
+            "learning rate is for, as auto_scale_lr.enable is true."
+        )
+        yield Finding("auto_scale_lr.base_batch_size", text)
