@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -23,10 +24,12 @@ from hypothesis import strategies as st
 from trainkit.errors import CheckpointError, ConfigError, RunLockedError
 from trainkit.run_dir import (
     RunRecord,
+    check_directory,
     find_run,
     identity,
     is_locked,
     lock,
+    make_directory,
     make_unique,
     read_status,
     safe_name,
@@ -59,7 +62,10 @@ def holder(run: Path, kind: str = "alone") -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-@given(st.text())
+ODD = ("..", "a/../b", ".hidden", "CON", "a b", "e\u0301", "\U0001f600", "a\nb", "a\0b", "\ud800")
+
+
+@given(st.text(st.characters()) | st.sampled_from(ODD) | st.text("./ \\", max_size=5))
 def test_a_safe_name_is_one_visible_path_component(text: str) -> None:
     name = safe_name(text)
     assert 0 < len(name.encode()) <= 100
@@ -73,6 +79,34 @@ def test_a_safe_name_is_one_visible_path_component(text: str) -> None:
 def test_long_names_that_differ_at_the_end_stay_apart(text: str, end: str) -> None:
     assert len(safe_name(text).encode()) <= 100
     assert safe_name(text) != safe_name(text + end)
+
+
+@given(st.text(st.characters(), max_size=300))
+def test_a_safe_name_of_a_safe_name_is_itself(text: str) -> None:
+    assert safe_name(safe_name(text)) == safe_name(text)
+
+
+def test_composed_and_decomposed_letters_are_one_name() -> None:
+    assert safe_name("caf\u00e9") == safe_name("cafe\u0301") == "caf\u00e9"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", "a\x1b[31mb", "a\u0085b"])
+def test_a_directory_with_control_characters_is_refused(tmp_path: Path, name: str) -> None:
+    message = r"The directory '.*' has '.*' in its name\. Choose a name without control"
+    for make in (check_directory, make_directory):
+        with pytest.raises(ConfigError, match=message):
+            make(tmp_path / name / "run")
+    with pytest.raises(ConfigError, match=message):
+        make_unique(tmp_path, name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "\u00e9", "e\u0301", "\U0001f600", "it's", "..", ".dot", "-x"]
+)
+def test_other_odd_names_of_directories_are_the_users_choice(tmp_path: Path, name: str) -> None:
+    make_directory(tmp_path / "deep" / name)
+    assert (tmp_path / "deep" / name).is_dir()
 
 
 def test_a_name_that_is_safe_already_is_kept() -> None:
@@ -232,6 +266,28 @@ def test_a_second_process_is_told_who_works_there(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
 
 
+def test_to_look_whether_a_run_is_locked_changes_nothing_there(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".lock").write_text("Process 1 on host,")
+    before = (tmp_path / ".lock").stat()
+    assert not is_locked(tmp_path)
+    assert (tmp_path / ".lock").stat() == before
+    assert not is_locked(tmp_path / "missing")
+
+
+def test_one_who_looks_keeps_nobody_out(tmp_path: Path) -> None:
+    with lock(tmp_path):
+        pass
+    with (tmp_path / ".lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        release = threading.Timer(0.02, fcntl.flock, (file, fcntl.LOCK_UN))
+        release.start()
+        with lock(tmp_path):
+            assert is_locked(tmp_path)
+        release.join()
+
+
 @pytest.mark.parametrize("kind", ["alone", "with a worker"])
 def test_the_lock_dies_with_its_process(tmp_path: Path, kind: str) -> None:
     with holder(tmp_path, kind) as process:
@@ -274,7 +330,20 @@ def test_a_record_keeps_earlier_facts(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{torn", "[1]", "null"])
+def test_a_record_holds_what_is_left_of_its_facts(tmp_path: Path) -> None:
+    def redact(facts: dict[str, object]) -> dict[str, object]:
+        return {key: str(value).replace("hunter2", "-") for key, value in facts.items()}
+
+    record = RunRecord(tmp_path, redact)
+    record.begin(tags="hunter2")
+    record.update(best="hunter2")
+    record.end("failed", error="not hunter2")
+    status = read_status(tmp_path)
+    assert (status["tags"], status["best"], status["error"]) == ("-", "-", "not -")
+    assert (status["status"], status["pid"]) == ("failed", os.getpid())
+
+
+@pytest.mark.parametrize("text", ["", "{torn", "[1]", "null", "[" * 100_000])
 def test_a_record_that_cannot_be_read_is_begun_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "status.json").write_text(text)
     assert read_status(tmp_path) == {}

@@ -37,18 +37,8 @@ PATTERNS = {
     "openai": "sk-" + "k4Na" * 8,
 }
 CANARIES = [
-    *(
-        BY_KEY,
-        OF_ENVIRONMENT,
-        OF_VARIABLE,
-        IN_CONFIG_FILE,
-        IN_DICT,
-        IN_LIST,
-        QUOTED,
-        NUMBER,
-        PASSWORD_OF_URL,
-    ),
-    *(LINES, IN_DIFF, OF_REMOTE, *PATTERNS.values()),
+    *(BY_KEY, OF_ENVIRONMENT, OF_VARIABLE, IN_CONFIG_FILE, IN_DICT, IN_LIST, QUOTED, NUMBER),
+    *(PASSWORD_OF_URL, LINES, IN_DIFF, OF_REMOTE, *PATTERNS.values()),
 ]
 URL = f"https://me:{PASSWORD_OF_URL}@host.example/x"
 
@@ -196,16 +186,16 @@ def test_a_sweep_writes_no_secret_not_even_in_names() -> None:
 
 
 def test_a_sweep_whose_trials_fail_writes_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["-m", "--config-dir", "mine", MODEL, *SHORT, *OVERRIDES, "seed=1,2"]
+    argv = ["-m", "--config-dir", "mine", MODEL, *SHORT, *OVERRIDES]
     with pytest.raises(RuntimeError, match="Login with"):
         main([*argv, "+model.fail=true"])
     assert_nothing_leaked()
-    # Before training begins: a step is missing.
+    # Before training begins: the model cannot be built.
     with pytest.raises(TypeError):
         main([*argv, "model.channels=7"])
     assert_nothing_leaked()
     statuses = [json.loads(p.read_text()) for p in Path("outputs").rglob("status.json")]
-    assert [status["status"] for status in statuses] == ["failed"] * 4
+    assert [status["status"] for status in statuses] == ["failed"] * 2
 
 
 def test_a_mistake_is_told_and_not_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainkit.config import compose, conf_dir
+    from trainkit.__main__ import main
+    from trainkit.cli.train import train
+    from trainkit.config import TrainConfig, compose, conf_dir
     from trainkit.errors import (
         CheckpointError,
         ConfigError,
@@ -30,9 +32,12 @@ _HOMES = {
     "MissingExtra": "trainkit.errors",
     "RunLockedError": "trainkit.errors",
     "Runner": "trainkit.runner",
+    "TrainConfig": "trainkit.config",
     "TrainkitError": "trainkit.errors",
     "compose": "trainkit.config",
     "conf_dir": "trainkit.config",
+    "main": "trainkit.__main__",
+    "train": "trainkit.cli.train",
 }
 
 __all__ = [
@@ -43,9 +48,12 @@ __all__ = [
     "MissingExtra",
     "RunLockedError",
     "Runner",
+    "TrainConfig",
     "TrainkitError",
     "compose",
     "conf_dir",
+    "main",
+    "train",
 ]
 
 

@@ -97,6 +97,49 @@ def test_a_metric_with_a_prefix_is_a_file_name(tmp_path: Path) -> None:
     assert (runner.checkpoint_dir / "best_coco_AP_epoch_2").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        ("coco/AR@100", "coco_AR@100"),
+        ("top 5 (%)", "top 5 (%)"),
+        ("a/../b", "a_.._b"),
+        ("../../evil", ".._.._evil"),
+        ("a\nb\0c", "a_b_c"),
+        ("\U0001f600", "_"),
+        ("pr\u00e9cision", "pr\u00e9cision"),
+        ("acc" * 100, f"{('acc' * 100)[:91]}-64405469"),
+    ],
+)
+def test_a_metric_of_any_name_is_a_part_of_a_file_name(
+    tmp_path: Path, metric: str, name: str
+) -> None:
+    runner = make_runner(
+        tmp_path / "deep" / "run",
+        val_evaluator=Scores([0.1, 0.2], metric),
+        default_hooks={"checkpoint": {"save_best": metric, "rule": "greater"}},
+        visualizer={"vis_backends": {}},
+    )
+    runner.train()
+    assert [path.name for path in runner.checkpoint_dir.glob("best_*")] == [f"best_{name}_epoch_2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
+
+
+def test_two_metrics_do_not_share_a_best_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CheckpointHook(save_best=["val/acc", "val_acc"])
+    assert str(caught.value) == (
+        "hooks.checkpoint.save_best names 'val/acc' and 'val_acc', whose checkpoints would stand "
+        "under one name. Drop one of them."
+    )
+
+
+@pytest.mark.parametrize("template", ["a\n{}", "a\0{}", "../{}", "{}" + "x" * 50, "\ud800{}", 5])
+def test_a_template_that_gives_no_file_name_is_refused(template: Any) -> None:
+    with pytest.raises(ConfigError, match=r"filename_tmpl is .*at most 50 bytes with \{\} where"):
+        CheckpointHook(filename_tmpl=template)
+
+
 def test_a_metric_that_is_not_given_is_named_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"save_best is 'acuracy'.* Did you mean 'accuracy'"):
         saved(tmp_path, save_best="acuracy")

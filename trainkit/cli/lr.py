@@ -50,7 +50,7 @@ def run(command: str, argv: list[str]) -> None:
 def _plans(given: Arguments, iters_per_epoch: int | None) -> tuple[str, dict[str, Plan]]:
     """Return a title, and what is scheduled by what sets a trial apart: one, "", without sweep."""
     trials = _swept(given.overrides) if given.multirun else [given.overrides]
-    from trainkit.runner.schedule import plan  # imports torch, which a typing error need not await
+    from trainkit.runner.schedule import plan  # imports torch
 
     composed = [_composed(trial, given) for trial in trials]
     shared = [text for text in trials[0] if all(text in trial for trial in trials)]

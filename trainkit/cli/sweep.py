@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,11 +57,17 @@ def sweep(given: Arguments) -> None:
             given,
             _trial,
             flags=["--multirun"],
-            overrides=(f"hydra.sweep.dir='{directory.absolute()}'",),
+            overrides=(f"hydra.sweep.dir={_quoted(str(directory.absolute()))}",),
         )
     finally:
         record.unlink(missing_ok=True)
         _print_results(directory)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Hydra reads it back from an override."""
+    text = text.replace("${", r"\${")
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), text) + "'"
 
 
 def _new_directory(path: Path) -> Path:

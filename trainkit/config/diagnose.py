@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from trainkit.config.build import partial
-from trainkit.config.findings import Finding, shown
+from trainkit.config.findings import Finding
 from trainkit.config.loader import conf_dir, hydra_loader, parse_override
-from trainkit.config.request import Request, in_python
-from trainkit.config.signature import describe
+from trainkit.config.request import Request, in_python, wrong_type
 from trainkit.errors import ConfigError, MissingExtra, did_you_mean
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
-
-# OmegaConf's names of the types that a dataclass gives to its fields.
-_TYPES: dict[str, Any] = {"Float": float, "Integer": int, "Boolean": bool, "String": str}
 
 
 @dataclass(frozen=True)
@@ -94,6 +90,9 @@ class _Overrides:
                 self.told[str(override.input_line)] = problem
                 self.unsure.append(override.key_or_group)
         config = self._plain_config()
+        if not config:  # what is wrong lies deeper than in the values
+            self.good += [str(override.input_line) for override in values]
+            return
         for override in values:
             problem = self._value_problem(override, config)
             if problem is None:
@@ -167,12 +166,11 @@ def _compose_or_raise(request: Request) -> DictConfig:
 def _refused(override: Override, error: Exception) -> str:
     """Say why a single override does not go with the rest."""
     cause = error.__cause__ or error.__context__ or error
+    if isinstance(cause, ValidationError):
+        told = wrong_type(cause, override.key_or_group)
+        if told is not None:
+            return told
     reason = str(cause).splitlines()[0].rstrip(".")
-    converted = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", reason)
-    if converted and converted[2] in _TYPES:
-        kind = getattr(getattr(cause, "object_type", None), "__name__", "its dataclass")
-        key, value = override.key_or_group, shown(override.value())
-        return f"{key} is {value}; {kind} takes {describe(_TYPES[converted[2]])}."
     if override.is_delete():
         return f"{override.input_line}: there is no {override.key_or_group!r} to remove."
     return f"{override.input_line} is refused: {reason}."
@@ -316,6 +314,9 @@ def _advice(override: Override, config: dict[str, Any], groups: Mapping[str, lis
         return f"It is an option that is not chosen: add {group}={name}."
     if len(parts) == 1 and _takes(node, name):
         return f"Its target takes it, but the config does not list it: +{override.input_line}"
+    below = [key for key in _flatten(node, "") if key.endswith(f".{name}")]
+    if below and len(parts) == 1:
+        return f"It stands at {', '.join('.'.join([*there, key]) for key in below)}."
     siblings = list(dict.fromkeys([*node, *(() if there else groups)]))
     near = difflib.get_close_matches(name, map(str, siblings), n=1)
     if near:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit.config.schema import NOT_GIVEN, TrainConfig
+from trainkit.config.signature import describe
 from trainkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
 GIVEN = "__given__"  # the option under which Hydra finds what Python gives
-# Fields that are small nodes of the primary config rather than groups: a given one is merged in.
-_NODES = frozenset({"log_processor", "randomness", "auto_scale_lr", "compile"})
+# OmegaConf's names of the types that a dataclass gives to its fields.
+_TYPES: dict[str, Any] = {"Float": float, "Integer": int, "Boolean": bool, "String": str}
 # Default hooks whose name in the config is not that of their class.
 _HOOK_NAMES = {"IterTimerHook": "timer", "DistSamplerSeedHook": "sampler_seed"}
 
@@ -66,7 +68,8 @@ def in_python(request: Request, loader: ConfigLoader) -> Iterator[list[str]]:
 
     given = given_fields(request.config)
     defaults = loader.compute_defaults_list(request.config_name, [], RunMode.RUN)
-    groups = set(defaults.overrides.known_choices)
+    listed = {*defaults.overrides.known_choices, "hooks"}  # of hooks, none is chosen by default
+    groups = {*listed, *loader.list_groups("")}
     chosen = {text.partition("=")[0].lstrip("+~") for text in request.overrides}
     store = ConfigStore.instance()
     choices: list[str] = []
@@ -76,7 +79,8 @@ def in_python(request: Request, loader: ConfigLoader) -> Iterator[list[str]]:
             if name not in groups:
                 values[name] = _holdable(name, value)
             elif name not in chosen:
-                choices.append(_choose(store, loader, name, value, request.overrides))
+                choice = _choose(store, loader, name, value, request.overrides)
+                choices.append(choice if name in listed else f"+{choice}")
         if values:
             store.store(GIVEN, values, group=GIVEN, package="_global_")
             choices.append(f"+{GIVEN}={GIVEN}")
@@ -162,6 +166,20 @@ def _hook_name(kind: str) -> str:
     )
 
 
+def wrong_type(error: Exception, key: str) -> str | None:
+    """Return what OmegaConf says of a dataclass's field in words; None if it says something else.
+
+    Args:
+        error: What it raised.
+        key: Where the value stands.
+    """
+    found = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", str(error))
+    if found is None or found[2] not in _TYPES:
+        return None
+    kind = getattr(getattr(error, "object_type", None), "__name__", "its dataclass")
+    return f"{key} is {found[1]!r}; {kind} takes {describe(_TYPES[found[2]])}."
+
+
 def _holdable(name: str, value: Any) -> Any:
     """Return ``value`` if a config can hold it.
 
@@ -174,6 +192,10 @@ def _holdable(name: str, value: Any) -> Any:
     try:
         OmegaConf.create({"value": value})
     except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "").removeprefix("value").lstrip(".")
+        told = wrong_type(error, f"TrainConfig.{name}.{key}" if key else f"TrainConfig.{name}")
+        if told is not None:
+            raise ConfigError(told) from None
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"TrainConfig.{name} cannot be a config: {reason}. A config holds dataclasses, "

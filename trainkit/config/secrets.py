@@ -194,6 +194,7 @@ def _escaped(value: str) -> str:
     parts = []
     for character in value:
         forms = {character, json.dumps(character)[1:-1], ascii(character)[1:-1]}
+        forms |= {f"\\{character}"} if character in "'\"" else set()
         texts = (re.escape(form).replace(r"\\", r"\\+") for form in sorted(forms))
         parts.append(f"(?:{'|'.join(texts)})" if len(forms) > 1 else re.escape(character))
     return "".join(parts)

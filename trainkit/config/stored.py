@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def stored_config(
             "outputs/digits/<run>."
         )
     cfg = read_stored(file)
-    changes, given = _changes(overrides, config_dirs)
+    changes, given = _changes(overrides, config_name, config_dirs)
     own = compose([], config_name=config_name, config_dirs=config_dirs).get("trust")
     trusted = list(dict.fromkeys([*trust_list(own), *trust_list(trust), *trust_list(given)]))
     cfg.update({"trust": trusted, "resume": False, **dict.fromkeys(reset)})
@@ -153,7 +154,7 @@ def _count(event: Any, inside: list[_Collection], anchored: dict[Any, _Collectio
 
 
 def _changes(
-    overrides: Sequence[str], config_dirs: Sequence[str | Path]
+    overrides: Sequence[str], config_name: str, config_dirs: Sequence[str | Path]
 ) -> tuple[list[tuple[Override, Any]], Any]:
     """Return each override with its value, and apart from them what ``trust`` is given.
 
@@ -170,24 +171,29 @@ def _changes(
     trust: Any = None
     for text in overrides:
         override = parse_override(text)
-        if override.is_sweep_override():
-            raise ConfigError(f"{text} gives several values; a stored config takes one.")
+        _check_key(override)
         if override.key_or_group == "trust":
             trust = override.value()
         elif override.key_or_group in groups:
-            _refuse_whole(override, text)
-            composed = compose([text], config_dirs=config_dirs)
+            composed = compose([text], config_name=config_name, config_dirs=config_dirs)
             changes.append((override, OmegaConf.select(composed, _key(override))))
         else:
             changes.append((override, override.value()))
     return changes, trust
 
 
-def _refuse_whole(override: Override, text: str) -> None:
-    if override.key_or_group in ("experiment", "debug"):
+def _check_key(override: Override) -> None:
+    key = override.key_or_group
+    if override.is_sweep_override():
+        raise ConfigError(f"{override.input_line} gives several values; a stored config takes one.")
+    if key in ("experiment", "debug"):
         raise ConfigError(
-            f"{text}: {override.key_or_group} changes the whole config, so it cannot be put on a "
+            f"{override.input_line}: {key} changes the whole config, so it cannot be put on a "
             "run's. Override single keys."
+        )
+    if re.split(r"[./]", key)[0] == "hydra":
+        raise ConfigError(
+            f"{override.input_line}: a run's config has nothing for Hydra. Drop this override."
         )
 
 
@@ -224,8 +230,7 @@ def _put(cfg: DictConfig, override: Override, value: Any) -> bool:
     from omegaconf import OmegaConf
 
     key = _key(override)
-    missing = OmegaConf.select(cfg, key, default=KeyError) is KeyError
-    if missing and not override.is_add() and not override.is_force_add():
+    if not (override.is_add() or override.is_force_add() or _has(cfg, key)):
         return False
     if override.is_delete():
         raise ConfigError(
@@ -233,6 +238,17 @@ def _put(cfg: DictConfig, override: Override, value: Any) -> bool:
         )
     OmegaConf.update(cfg, key, value, merge=False, force_add=True)
     return True
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    """Whether ``cfg`` has a key. Its value is not resolved: the user is about to replace it."""
+    from omegaconf import ListConfig, OmegaConf
+
+    above, _, last = key.rpartition(".")
+    node = OmegaConf.select(cfg, above) if above else cfg
+    if isinstance(node, ListConfig):
+        return last.isdecimal() and int(last) < len(node)
+    return OmegaConf.is_dict(node) and last in map(str, node)
 
 
 def _key(override: Override) -> str:
