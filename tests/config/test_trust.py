@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,10 @@ def sprung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         f"from pathlib import Path\n\nPath({str(sprung)!r}).touch()\n\n\nclass Bird: ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    OmegaConf.register_new_resolver("eval", lambda text: sprung.touch())
+    # omegaconf 2.4 warns of the old name.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        OmegaConf.register_new_resolver("eval", lambda text: sprung.touch())
     yield sprung
     OmegaConf.clear_resolver("eval")
     for name in [name for name in sys.modules if name.split(".")[0] in (CANARY, MINE)]:
@@ -248,6 +252,31 @@ def test_nothing_is_handed_to_hydra(key: str, sprung: Path) -> None:
         f"{HEAD}  {key} configures Hydra itself, which is for the command line alone."
     )
     assert not sprung.exists()
+
+
+@pytest.mark.parametrize(
+    ("compiled", "path", "text"),
+    [
+        ({"options": {"cpp.cxx": [None, "./sing"]}}, "compile.options.cpp.cxx[1]", "./sing"),
+        ({"options": {"cpp.cxx": ["${other}"]}}, "compile.options.cpp.cxx[0]", "${other}"),
+        ({"options": "${other}"}, "compile.options", "${other}"),
+        ("${other}", "compile", "${other}"),
+        ({"mode": "${other}"}, "compile.mode", "${other}"),
+    ],
+)
+def test_the_compiler_is_not_given_programs_to_run(compiled: Any, path: str, text: str) -> None:
+    assert refusal({"compile": compiled, "other": {"options": {"cpp.cxx": "./sing"}}}) == (
+        f"{HEAD}  {path} is {text!r}; expected a number or a truth value, as a text may name a "
+        "program that torch.compile runs."
+    )
+
+
+def test_other_arguments_of_compile_are_fine() -> None:
+    compiled = {"backend": "eager", "mode": "default", "options": {"max_autotune": True, "n": 3}}
+    for node in (True, False, None, compiled):
+        check_trust(OmegaConf.create({"compile": node}), [])
+    typed = OmegaConf.create({"compile": {"options": {"cpp.cxx": "clang"}}})
+    check_trust(typed, [], typed=["compile.options"])
 
 
 def test_what_cannot_be_resolved_is_left_to_those_who_use_it() -> None:

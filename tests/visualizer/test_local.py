@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from trainkit import ConfigError
 from trainkit.visualizer import LocalVisBackend
 
 
@@ -21,6 +22,12 @@ def opened(directory: Path, resume_step: int | None = None) -> LocalVisBackend:
     backend = LocalVisBackend()
     backend.open(directory, resume_step)
     return backend
+
+
+@pytest.mark.parametrize("name", ["../x.jsonl", "/etc/x", "a/b", "", "..", ".hidden"])
+def test_the_file_stays_in_the_runs_directory(name: str) -> None:
+    with pytest.raises(ConfigError, match="expected the name of a file, without a directory"):
+        LocalVisBackend(name)
 
 
 def test_each_call_is_one_line(tmp_path: Path) -> None:

@@ -181,5 +181,15 @@ def _shown(sides: Mapping[str, Any], side: str) -> str:
     if side not in sides:
         return _NONE
     value = sides[side]
-    is_plain = isinstance(value, str) and re.fullmatch(r"[^\W\d][^\n\"']*", value)
+    is_plain = isinstance(value, str) and _reads_as_itself(value)
     return value if is_plain else json.dumps(value, ensure_ascii=False)
+
+
+def _reads_as_itself(text: str) -> bool:
+    """Whether YAML needs no quotes to read a text as that text, and not as a number."""
+    import yaml
+
+    try:
+        return bool(yaml.safe_load(text) == text)
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that there is not
+        return False

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainkit.cli.arguments import Arguments
 from trainkit.config import compose, conf_dir
-from trainkit.config.loader import VERSION_BASE
+from trainkit.config.loader import version_base
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -44,9 +44,9 @@ def run(
         *overrides,
         *given.overrides,
     ]
-    application = hydra.main(
-        version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="config"
-    )(job)
+    application = hydra.main(**version_base(), config_path=str(conf_dir()), config_name="config")(
+        job
+    )
     with _arguments(argv):
         application()
 

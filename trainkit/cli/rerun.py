@@ -52,7 +52,7 @@ def run(command: str, argv: list[str]) -> None:
         )
         return
     print(f"Training the config of {base} again.")
-    train_in(cfg, directory, wanted, overrides, resume=resume)
+    train_in(cfg, directory, wanted, overrides, resume=resume, rerun_of=str(base))
 
 
 def _merged(recorded: Iterable[str], given: Iterable[str]) -> list[str]:

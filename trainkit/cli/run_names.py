@@ -75,7 +75,9 @@ def _is_run(path: Path) -> bool:
 
 def _none(text: str, path: Path, runs: list[Path]) -> str:
     """Return a message for a name that no run has."""
-    inside = list(runs_below(path)) if text and os.path.isdir(path) else []
+    inside = []
+    if text and os.path.isdir(path):  # not looked through whole: it may be any directory
+        inside = [file.parent for depth in ("*", "*/*") for file in path.glob(f"{depth}/{STATUS}")]
     if inside:
         return f"{text!r} is no run, but holds some: {_some(inside)}. Name one of them."
     if runs:

@@ -18,7 +18,7 @@ from trainkit.run_dir import OUTPUTS, STATUS, identity, is_locked, read_status
 
 STATUSES = ("running", "finished", "failed", "preempted", "died", "unreadable")
 _STYLES = dict(zip(STATUSES, ("cyan", "green", "red", "yellow", "red", "red"), strict=True))
-_COLUMNS = ("run", "experiment", "status", "progress", "metrics", "began", "took")
+_COLUMNS = ("run", "experiment", "status", "progress", "metrics", "age", "took")
 _LIMIT = 20
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
@@ -53,7 +53,8 @@ class Run:
     @property
     def metrics(self) -> dict[str, float]:
         """The best value of each metric that is watched, else the last of each."""
-        best = {name: entry.get("value") for name, entry in _mapping(self.record, "best").items()}
+        best = _mapping(self.record, "best")
+        best = {name: entry["value"] for name, entry in best.items() if _mapping(best, name)}
         values = best or _mapping(self.record, "metrics")
         found = {str(name): number(value) for name, value in values.items()}
         return {name: value for name, value in found.items() if value is not None}
@@ -182,7 +183,7 @@ def _print(runs: Sequence[Run]) -> None:
         [
             *(one.name, str(one.record.get("experiment_name", "")), one.status, progress(one)),
             "  ".join(f"{name} {value:.4g}" for name, value in one.metrics.items()),
-            f"{duration(time.time() - one.began)} ago",
+            duration(time.time() - one.began),
             _took(one),
             " ".join(text for text in one.overrides if text not in shared),
             " ".join(str(one.record.get("error") or "").split()),

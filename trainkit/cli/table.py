@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
+_SHORT = 12  # characters of a cell that is not folded on a narrow terminal
+
 
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
@@ -35,14 +37,15 @@ def printable(text: str) -> str:
 
 
 def _draw(names: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str]) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(names):
+        width = max(len(name), *(len(row[index]) for row in rows))
+        # What is short stays on one line; what is long gives way.
+        table.add_column(name, overflow="fold", no_wrap=width <= _SHORT)
     for row in rows:
         table.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row))
     Console().print(table)

@@ -110,6 +110,7 @@ def train_in(
     *,
     resume: bool = False,
     load_from: str | None = None,
+    **facts: Any,
 ) -> float | None:
     """Train a config that was checked in the directory ``run``, or in a new one.
 
@@ -120,6 +121,7 @@ def train_in(
         overrides: What is recorded as given.
         resume: Go on from ``load_from``, or from the newest checkpoint in ``run``.
         load_from: Weights to start from; None: as the config says.
+        facts: What else ``status.json`` says of the run.
 
     Returns:
         What the run is judged by, see :func:`objective`.
@@ -136,6 +138,7 @@ def train_in(
         "identity_digest": digest(wanted),
         "overrides": [redact_override(text) for text in overrides],
         "tags": redact(list(cfg.get("tags") or ())),
+        **facts,
     }
     runner.train()
     return objective(directory)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from trainkit.config.policy import authorized
 from trainkit.errors import ConfigError, MissingExtra, TrainkitError, did_you_mean
 
 # What Hydra reads in a node besides arguments. _convert_ has no choice here: containers are always
@@ -210,16 +211,7 @@ def locate(name: str, path: str) -> Callable[..., Any]:
         raise ConfigError(
             f"{path}: {name!r} is a {type(found).__name__}; expected a class or function."
         )
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    try:
-        target: Callable[..., Any] = instantiate({"_target_": name, "_partial_": True}).func
-    except InstantiationException as error:
-        raise ConfigError(
-            f"{path}: Hydra refuses {name!r}: {' '.join(str(error).split())}"
-        ) from None
-    return target
+    return authorized(name, path, found)
 
 
 def _import(name: str, path: str) -> Any:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
-VERSION_BASE = "1.3"
+_VERSION_BASE = "1.3"
 
 
 def conf_dir() -> Path:
@@ -27,6 +27,13 @@ def conf_dir() -> Path:
     raise ConfigError(
         f"trainkit's conf/ is neither in {package} nor beside it. Reinstall trainkit."
     )
+
+
+def version_base() -> dict[str, str]:
+    """Return the argument ``version_base`` of Hydra 1.3; 1.4 has one behaviour and warns of it."""
+    import hydra
+
+    return {"version_base": _VERSION_BASE} if hydra.__version__.startswith("1.3.") else {}
 
 
 @contextmanager
@@ -54,7 +61,8 @@ def hydra_loader(config_dirs: Sequence[str | Path] = ()) -> Iterator[ConfigLoade
         path.prepend("command-line", f"file://{Path(directory).resolve()}", anchor="schema")
     shared = GlobalHydra.instance()
     before, shared.hydra = shared.hydra, None
-    version.setbase(VERSION_BASE)
+    if version_base():
+        version.setbase(_VERSION_BASE)
     try:
         yield Hydra.create_main_hydra2("trainkit", path).config_loader
     finally:

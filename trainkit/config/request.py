@@ -146,6 +146,11 @@ def _by_name(group: str, value: Any) -> Any:
         return value
     named: dict[str, Any] = {}
     for entry in value:
+        if not isinstance(entry, Mapping) and not hasattr(entry, "_target_"):
+            raise ConfigError(
+                f"TrainConfig.{group} has the entry {entry!r}; expected a dataclass or a mapping "
+                "with _target_."
+            )
         target = entry.get("_target_", "") if isinstance(entry, Mapping) else entry._target_
         kind = str(target).rpartition(".")[2]
         name = _hook_name(kind) if group == "hooks" else kind

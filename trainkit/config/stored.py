@@ -84,7 +84,8 @@ def read_stored(file: Path) -> DictConfig:
     except YAMLError as error:
         raise ConfigError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
     except (OmegaConfBaseException, RecursionError, OSError) as error:  # OSError: a lone number
-        reason = str(error).splitlines()[0]
+        deep = isinstance(error, RecursionError)
+        reason = "it nests too deep" if deep else str(error).splitlines()[0]
         raise ConfigError(f"{file} is no config: {reason}. Restore the file.") from None
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{file} is no config: expected keys with values, not a list.")

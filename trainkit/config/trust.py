@@ -6,7 +6,9 @@ class of trainkit's parts, of ``torch.nn``, ``torch.optim`` or ``torch.utils.dat
 package that the user trusts by name. All names are checked before the first is imported.
 
 This is no sandbox: the classes on the list run with the arguments that the config gives, a trusted
-package may do anything, and interpolations may be made to take long.
+package may do anything, and interpolations may be made to take long. Besides ``_target_``, what a
+config can have run are resolvers, Hydra's own section and options of ``torch.compile``; they are
+held to the same.
 """
 
 from __future__ import annotations
@@ -182,8 +184,17 @@ class _Review:
             for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
                 self._look_at_entry((*path, key), value)
         elif isinstance(node, str):
-            for name in re.findall(r"\$\{\s*([\w.]+)\s*:", node):
-                self._look_at_resolver(path, name)
+            self._look_at_text(node, path)
+
+    def _look_at_text(self, text: str, path: Keys) -> None:
+        for name in re.findall(r"\$\{\s*([\w.]+)\s*:", text):
+            self._look_at_resolver(path, name)
+        # torch.compile runs what the option cpp.cxx names; nothing else of a config runs a text.
+        if path[:2] == ("compile", "options") or (path[:1] == ("compile",) and "${" in text):
+            self.refused[path] = (
+                f"is {text!r}; expected a number or a truth value, as a text may name a program "
+                "that torch.compile runs"
+            )
 
     def _look_at_created(self, value: Any, path: Keys) -> None:
         """Check what an interpolation leads to, unless that is written elsewhere in the config."""

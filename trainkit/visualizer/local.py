@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from trainkit.run_dir import unused
+from trainkit.errors import ConfigError
+from trainkit.run_dir import safe_name, unused
 from trainkit.visualizer.backend import VisBackend
 
 
@@ -20,6 +21,11 @@ class LocalVisBackend(VisBackend):
     """
 
     def __init__(self, filename: str = "metrics.jsonl") -> None:
+        if safe_name(filename) != filename:
+            raise ConfigError(
+                f"LocalVisBackend has filename={filename!r}; expected the name of a file, without a "
+                "directory: it lies in the run's own."
+            )
         self.filename = filename
         self._file: TextIO | None = None
         self._lines = 0  # in the file

@@ -1,0 +1,175 @@
+"""Shell completion: ``eval "$(trainkit -sc install=bash)"``, over Hydra's plugins, without torch."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainkit.cli.arguments import COMMANDS
+from trainkit.config.loader import hydra_loader
+from trainkit.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.plugins.completion_plugin import CompletionPlugin
+
+FLAGS = ("-sc", "--shell-completion")
+_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--info", "-i")
+_OFFERED_FLAGS = ("--config-dir", "--config-name", "--multirun", "--help")
+_PATH_KEYS = ("run", "resume", "load_from", "work_dir")
+_RUN_COMMANDS = {"runs": 99, "diff": 2, "rerun": 1}  # how many runs each takes
+# What bash neither splits nor expands when it reads a list of words.
+_PLAIN = re.compile(r"[^\s$`'\"\\]+")
+
+
+def run(command: str, argv: list[str]) -> None:
+    """Print the script that installs or removes completion, or what may come next on a line.
+
+    Raises:
+        ConfigError: An unknown action or shell, or a program that no shell can complete.
+    """
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.completion_plugin import CompletionPlugin
+
+    plugins = {plugin.provides(): plugin for plugin in Plugins.instance().discover(CompletionPlugin)}
+    actions: dict[str, Callable[[type[CompletionPlugin]], None]] = {
+        "install": _install,
+        "uninstall": _uninstall,
+        "query": _query,
+    }
+    action, _, shell = argv[0].partition("=") if len(argv) == 1 else ("", "", "")
+    if action not in actions or not shell:
+        raise ConfigError(
+            f"{command} got {' '.join(argv) or 'nothing'!r}; expected install=SHELL or "
+            f"uninstall=SHELL, with one of: {', '.join(sorted(plugins))}."
+        )
+    if shell not in plugins:
+        raise ConfigError(
+            f"{command} {action}={shell}: there is no completion for {shell!r}. "
+            f"{did_you_mean(shell, plugins)}"
+        )
+    actions[action](plugins[shell])
+
+
+def _install(plugin: type[CompletionPlugin]) -> None:
+    if Path(sys.argv[0]).name == "__main__.py":
+        raise ConfigError(
+            "A shell completes programs by name, not python -m trainkit. Write: trainkit -sc "
+            f"install={plugin.provides()}"
+        )
+    with hydra_loader() as loader:
+        plugin(loader).install()
+
+
+def _uninstall(plugin: type[CompletionPlugin]) -> None:
+    if plugin.provides() != "fish":  # Hydra leaves a rule that names a function which is gone
+        print(f"complete -r {Path(sys.argv[0]).name} 2> /dev/null")
+    with hydra_loader() as loader:
+        plugin(loader).uninstall()
+
+
+def _query(plugin: type[CompletionPlugin]) -> None:
+    """Print what fits at the end of the line that is typed; nothing where it has a mistake."""
+    line = os.environ.get("COMP_LINE", "")
+    line = plugin.strip_python_or_app_name(line[: int(os.environ.get("COMP_POINT") or len(line))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would stand in the middle of what is typed
+        found = sorted({match for match in complete(line) if _PLAIN.fullmatch(match)})
+    print(("\n" if plugin.provides() == "fish" else " ").join(found))
+
+
+def complete(line: str) -> list[str]:
+    """Return what the last word of a command line may become.
+
+    Args:
+        line: What follows the program's name, up to the cursor; it ends with a space before a word
+            that is still empty.
+    """
+    *before, word = line.split() if line[-1:].strip() else [*line.split(), ""]
+    matches = [name for name in COMMANDS if name.startswith(word)] if not before else []
+    command = before[0] if before and before[0] in COMMANDS else ""
+    typed = _Typed(before[1:] if command else before)
+    key, equals, value = word.partition("=")
+    if typed.open_flag in ("--config-dir", "-cd"):
+        return list(_files(word))
+    if word.startswith("-"):
+        flags = [*_OFFERED_FLAGS, *(["--step"] if command == "check" else [])]
+        return [flag for flag in flags if flag.startswith(word)]
+    if len(typed.names) < _RUN_COMMANDS.get(command, 0):
+        return list(_files(word))
+    if equals and key in _PATH_KEYS:
+        return [f"{key}={file}" for file in _files(value)]
+    if command in ("val", "test") and "run".startswith(word):
+        matches.append("run=")
+    matches += typed.matches(word)
+    if command == "explain" and not typed.names:  # a key comes first
+        matches = [match.removesuffix("=") for match in matches]
+    return matches
+
+
+class _Typed:
+    """The words before the one that is typed, without the command's name.
+
+    Attributes:
+        open_flag: The flag whose value the next word is; empty if there is none.
+        names: Words that are no overrides.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self.open_flag = ""
+        self.names: list[str] = []
+        self.overrides: list[str] = []
+        self.config_dirs: list[str] = []
+        self.config_name = "config"
+        for word in words:
+            flag, equals, value = word.partition("=")
+            if self.open_flag:
+                self._take(self.open_flag, word)
+                self.open_flag = ""
+            elif word in _WITH_VALUE:
+                self.open_flag = word
+            elif word.startswith("-"):
+                self._take(flag, value)
+            else:
+                (self.overrides if equals or word.startswith("~") else self.names).append(word)
+
+    def _take(self, flag: str, value: str) -> None:
+        if flag in ("--config-dir", "-cd"):
+            self.config_dirs.append(value)
+        elif flag in ("--config-name", "-cn"):
+            self.config_name = value
+
+    def matches(self, word: str) -> list[str]:
+        """Return the groups, options, keys or values that ``word`` begins."""
+        directories = [directory for directory in self.config_dirs if Path(directory).is_dir()]
+        with hydra_loader(directories) as loader:
+            if self.open_flag:
+                is_name = self.open_flag in ("--config-name", "-cn")
+                names = loader.get_group_options("") if is_name else []
+                return [name for name in names if name.startswith(word)]
+            return _of_hydra(loader, self.config_name, self.overrides, word)
+
+
+def _of_hydra(loader: ConfigLoader, name: str, overrides: list[str], word: str) -> list[str]:
+    from hydra.errors import HydraException
+    from hydra.plugins.completion_plugin import DefaultCompletionPlugin
+    from omegaconf.errors import OmegaConfBaseException
+
+    plugin = DefaultCompletionPlugin(loader)
+    for words in (overrides, []):  # with a mistake in what was typed before, without it
+        try:
+            return plugin._query(name, " ".join([*words, word]))
+        except (HydraException, OmegaConfBaseException, ValueError):
+            continue
+    return []
+
+
+def _files(start: str) -> Iterator[str]:
+    for path in glob.iglob(f"{glob.escape(start)}*"):
+        yield f"{path}/" if os.path.isdir(path) else path
