@@ -43,6 +43,9 @@ def run_command(argv: list[str]) -> None:
     if argv == ["--version"]:
         print(f"trainkit {__version__}")
         return
+    if argv[:1] in (["-sc"], ["--shell-completion"]):
+        importlib.import_module("trainkit.cli.completion").run(argv[0], argv[1:])
+        return
     named = bool(argv) and "=" not in argv[0] and not argv[0].startswith(("-", "+", "~"))
     command, rest = (argv[0], argv[1:]) if named else ("train", argv)
     if command not in COMMANDS:

@@ -148,6 +148,15 @@ def test_nothing_of_a_config_is_imported_or_resolved(capsys: pytest.CaptureFixtu
     assert "canary_of_diff" not in sys.modules
 
 
+def test_how_the_runs_stand_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    RunRecord(make_run("a", "x: 1\n")).begin()
+    (make_run("b", "x: 2\n") / "status.json").write_text("{torn")
+    assert printed(capsys).splitlines()[:2] == [
+        "A: outputs/digits/a (died)",
+        "B: outputs/digits/b (unreadable)",
+    ]
+
+
 def test_a_run_made_from_objects_has_no_config(capsys: pytest.CaptureFixture[str]) -> None:
     make_run("a", None)
     make_run("b", "x: 1\n")

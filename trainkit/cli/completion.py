@@ -1,7 +1,8 @@
-"""Shell completion: ``eval "$(trainkit -sc install=bash)"``, over Hydra's plugins, without torch."""
+"""Shell completion over Hydra's plugins: ``eval "$(trainkit -sc install=bash)"``."""
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -12,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainkit.cli.arguments import COMMANDS
-from trainkit.config.loader import hydra_loader
+from trainkit.config.loader import hydra_loader, parse_override
 from trainkit.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.plugins.completion_plugin import CompletionPlugin
 
-FLAGS = ("-sc", "--shell-completion")
 _WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--info", "-i")
 _OFFERED_FLAGS = ("--config-dir", "--config-name", "--multirun", "--help")
 _PATH_KEYS = ("run", "resume", "load_from", "work_dir")
 _RUN_COMMANDS = {"runs": 99, "diff": 2, "rerun": 1}  # how many runs each takes
+_LIST = re.compile(r"([\w/]+=)(\[(?:\w+,)*)(\w*)")  # hooks=[ema,ear
 # What bash neither splits nor expands when it reads a list of words.
 _PLAIN = re.compile(r"[^\s$`'\"\\]+")
 
@@ -37,7 +38,8 @@ def run(command: str, argv: list[str]) -> None:
     from hydra.core.plugins import Plugins
     from hydra.plugins.completion_plugin import CompletionPlugin
 
-    plugins = {plugin.provides(): plugin for plugin in Plugins.instance().discover(CompletionPlugin)}
+    found = Plugins.instance().discover(CompletionPlugin)
+    plugins = {kind.provides(): kind for kind in found if issubclass(kind, CompletionPlugin)}
     actions: dict[str, Callable[[type[CompletionPlugin]], None]] = {
         "install": _install,
         "uninstall": _uninstall,
@@ -152,7 +154,7 @@ class _Typed:
             if self.open_flag:
                 is_name = self.open_flag in ("--config-name", "-cn")
                 names = loader.get_group_options("") if is_name else []
-                return [name for name in names if name.startswith(word)]
+                return [name for name in names if name.startswith(word) and name[0] != "_"]
             return _of_hydra(loader, self.config_name, self.overrides, word)
 
 
@@ -161,13 +163,29 @@ def _of_hydra(loader: ConfigLoader, name: str, overrides: list[str], word: str) 
     from hydra.plugins.completion_plugin import DefaultCompletionPlugin
     from omegaconf.errors import OmegaConfBaseException
 
+    listed = _LIST.fullmatch(word)
+    if listed is not None:
+        key, chosen, begun = listed.groups()
+        options = _of_hydra(loader, name, overrides, f"{key}{begun}")
+        return [f"{key}{chosen}{option.removeprefix(key)}" for option in options]
     plugin = DefaultCompletionPlugin(loader)
-    for words in (overrides, []):  # with a mistake in what was typed before, without it
-        try:
-            return plugin._query(name, " ".join([*words, word]))
-        except (HydraException, OmegaConfBaseException, ValueError):
-            continue
+    # With a mistake in what was typed before, without that.
+    for words in ([word for text in overrides for word in _first_choice(text)], []):
+        with contextlib.suppress(HydraException, OmegaConfBaseException, ValueError):
+            found: list[str] = plugin._query(name, " ".join([*words, word]))
+            if found:
+                return found
     return []
+
+
+def _first_choice(text: str) -> Iterator[str]:
+    """Yield an override, of a sweep its first value, or nothing if it cannot be read."""
+    with contextlib.suppress(ConfigError):
+        override = parse_override(text)
+        if not override.is_sweep_override():
+            yield text
+        elif override.is_discrete_sweep():
+            yield f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
 
 
 def _files(start: str) -> Iterator[str]:

@@ -11,10 +11,9 @@ from typing import Any
 
 from trainkit.cli.arguments import Parser
 from trainkit.cli.run_names import find_named_run
-from trainkit.cli.runs import as_json, number
-from trainkit.cli.table import print_table
+from trainkit.cli.runs import Run, as_json, number, read_run
+from trainkit.cli.table import print_table, printable
 from trainkit.errors import ConfigError
-from trainkit.run_dir import read_status
 
 _NONE = "—"  # of a key that only the other run has
 Keys = tuple[str | int, ...]
@@ -25,22 +24,22 @@ Differences = dict[str, dict[str, Any]]
 def run(command: str, argv: list[str]) -> None:
     """Print in what two runs differ; none of their code is imported."""
     given = _parse(argv)
-    runs = [find_named_run(text) for text in given.runs]
-    statuses = [read_status(path) for path in runs]
-    configs = [_config(path) for path in runs]
+    found = [read_run(path, str(path)) for path in map(find_named_run, given.runs)]
+    configs = [_config(one.path) for one in found]
     differences = {
         "config": _differing(*configs),
-        "metrics": _metrics(*statuses),
-        "environment": _differing(*map(_environment, runs, statuses)),
+        "metrics": _metrics(*(one.record for one in found)),
+        "environment": _differing(*map(_environment, found)),
     }
     if given.json:
-        print(json.dumps(as_json({"a": str(runs[0]), "b": str(runs[1]), **differences})))
+        named = {side: one.name for side, one in zip("ab", found, strict=True)}
+        print(json.dumps(as_json({**named, **differences})))
         return
-    for name, path, status in zip("AB", runs, statuses, strict=True):
-        print(f"{name}: {path} ({status.get('status', 'no status')})")
-    for path, config in zip(runs, configs, strict=True):
+    for side, one in zip("AB", found, strict=True):
+        print(f"{side}: {printable(one.name)} ({one.status})")
+    for one, config in zip(found, configs, strict=True):
         if not config:
-            print(f"{path} has no config.yaml, as its runner was made from objects.")
+            print(f"{one.name} has no config.yaml, as its runner was made from objects.")
     _print(differences)
 
 
@@ -68,11 +67,11 @@ def _config(run: Path) -> dict[Keys, Any]:
     return dict(_flat(OmegaConf.to_container(read_stored(run / "config.yaml"), resolve=False)))
 
 
-def _environment(run: Path, status: Mapping[str, Any]) -> dict[Keys, Any]:
+def _environment(run: Run) -> dict[Keys, Any]:
     """Return where and from what a run was made; of one that was resumed, where it was last."""
-    facts = {key: status[key] for key in ("experiment_name", "seed") if key in status}
+    facts = {key: run.record[key] for key in ("experiment_name", "seed") if key in run.record}
     try:
-        newest = max(run.glob("env*.json"), key=_number)
+        newest = max(run.path.glob("env*.json"), key=_number)
         facts.update(json.loads(newest.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         pass  # there is none, or it is damaged

@@ -97,11 +97,12 @@ def list_runs(directories: Sequence[Path]) -> Iterator[Run]:
         for path in runs_below(directory):
             inside = path.relative_to(directory)
             named = len(directories) > 1 or inside == Path()
-            runs.setdefault(path.resolve(), _read(path, str(path if named else inside)))
+            runs.setdefault(path.resolve(), read_run(path, str(path if named else inside)))
     yield from sorted(runs.values(), key=lambda one: (one.began, one.name), reverse=True)
 
 
-def _read(path: Path, name: str) -> Run:
+def read_run(path: Path, name: str) -> Run:
+    """Return the run in a directory, as it stands now."""
     record = read_status(path)
     status = str(record.get("status", "unreadable"))
     if status == "running" and not is_locked(path):

@@ -23,8 +23,8 @@ class LocalVisBackend(VisBackend):
     def __init__(self, filename: str = "metrics.jsonl") -> None:
         if safe_name(filename) != filename:
             raise ConfigError(
-                f"LocalVisBackend has filename={filename!r}; expected the name of a file, without a "
-                "directory: it lies in the run's own."
+                f"LocalVisBackend has filename={filename!r}; expected the name of a file, without "
+                "a directory: it lies in the run's own."
             )
         self.filename = filename
         self._file: TextIO | None = None
