@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from trainkit import main
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -30,10 +32,28 @@ def test_every_file_that_is_named_is_there() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_python_code_runs(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    run([sys.executable, "-c", block], tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        run([sys.executable, "-c", block], tmp_path)
     assert (tmp_path / "outputs" / "regression" / "checkpoints" / "epoch_4").is_dir()
+    (config,) = tmp_path.glob("outputs/digits/*/config.yaml")
+    assert "torch.optim.AdamW" in config.read_text()
+
+
+def test_the_mistakes_are_answered_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    ((arguments, answer),) = re.findall(
+        r"```\n\$ python -m trainkit (.*?)\n(.*?)```", README, re.DOTALL
+    )
+    assert main(arguments.split()) == 2
+    told = capsys.readouterr().err
+    for shown, line in zip(answer.splitlines(), told.splitlines(), strict=True):
+        assert line.startswith(shown.removesuffix("..."))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

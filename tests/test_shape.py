@@ -18,8 +18,8 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 # A module may import, lazily or not, only from the rows above its own, and from its own package.
 LAYERS = [
     ["errors"],
-    ["config", "dist", "message_hub", "checkpoint", "run_dir", "env"],
-    ["seed", "log", "data"],
+    ["config", "dist", "message_hub", "checkpoint", "env"],
+    ["run_dir", "seed", "log", "data"],
     ["dataloader", "model", "optim_wrapper", "param_scheduler", "evaluator", "visualizer"],
     ["hook", "log_processor"],
     ["loops"],

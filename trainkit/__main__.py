@@ -54,9 +54,12 @@ def run_command(argv: list[str]) -> None:
             "key=value."
         )
     if "--help" in rest or "-h" in rest:
-        from trainkit.cli.help import print_help
+        from trainkit.cli.help import print_command_help, print_help
 
-        print_help([argument for argument in rest if argument not in ("--help", "-h")])
+        if command != "train":
+            print_command_help(command)
+        else:
+            print_help([argument for argument in rest if argument not in ("--help", "-h")])
     else:
         home = importlib.import_module(f"trainkit.cli.{COMMANDS[command].module}")
         home.run(command, rest)

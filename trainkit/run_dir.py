@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from trainkit.config.secrets import redact_text
 from trainkit.errors import CheckpointError, ConfigError, RunLockedError
 
 OUTPUTS = Path("outputs")  # where runs are kept, below the working directory
@@ -96,9 +97,14 @@ def make_unique(parent: Path, name: str) -> Path:
         return path
 
 
-def new_run_directory(experiment_name: str) -> Path:
+def experiment_directory(experiment_name: object) -> Path:
+    """Return where the runs of an experiment are kept; a secret in its name is left out."""
+    return OUTPUTS / safe_name(redact_text(str(experiment_name)))
+
+
+def new_run_directory(experiment_name: object) -> Path:
     """Make and return ``outputs/<experiment_name>/<time>``, which no other process shares."""
-    return make_unique(OUTPUTS / safe_name(experiment_name), timestamp())
+    return make_unique(experiment_directory(experiment_name), timestamp())
 
 
 def unused(path: Path) -> Path:

@@ -34,15 +34,44 @@ def test_each_combination_is_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert all("accuracy 0." in line for line in table[1:])
 
 
-def test_a_failing_trial_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-m", *SHORT, "optim_wrapper.accumulative_counts=0,1"]) == 2
+FAILING = """
+from trainkit import ConfigError, Hook
+
+
+class Failing(Hook):
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if self.fails:
+            raise ConfigError("as it was told")
+"""
+
+
+def test_a_failing_trial_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "failing_by_test.py").write_text(FAILING)
+    hook = ["+hooks.mine._target_=failing_by_test.Failing", "+hooks.mine.fails=true,false"]
+    assert main(["-m", *SHORT, *hook]) == 2
     output = capsys.readouterr()
-    assert "accumulative_counts is 0" in output.err
+    assert "as it was told" in output.err
     statuses = [
         json.loads(path.read_text())["status"]
         for path in sorted(Path("outputs").glob("*/*/*/status.json"))
     ]
     assert statuses == ["failed", "finished"]
+
+
+def test_a_trial_that_is_wrong_keeps_all_from_starting(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["-m", *SHORT, "optim_wrapper.accumulative_counts=1,2,0"]) == 2
+    assert capsys.readouterr().err == (
+        "ConfigError: optim_wrapper.accumulative_counts is 0; expected a whole number of at least "
+        "1.\n   Set by the override optim_wrapper.accumulative_counts=0.\n"
+    )
+    assert not Path("outputs").exists()
 
 
 def test_work_dir_names_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,7 @@ def test_a_work_dir_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[st
         (
             ["dataloader.train.batch_size=0"],
             2,
-            "ConfigError: dataloader.train: DataLoader(batch_size=0",
+            "ConfigError: dataloader.train.batch_size is 0; expected a whole number of at least 1.",
         ),
         (["model._target_=trainkit.model.Convnet"], 2, "Did you mean 'ConvNet'?"),
         (
@@ -241,7 +241,7 @@ def test_a_run_without_checkpoints_is_not_written_over(capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("# @package _global_\nseed: {1", "A config file is no YAML"),
+        ("# @package _global_\nseed: {1", "my/experiment/mine.yaml:2 is no YAML"),
         ("seed: 3\n", "begins with the line '# @package _global_'"),
         ("# @package _global_\nmodel:\n  chanels: [8]\n", "Did you mean 'channels'?"),
         ("# @package _global_\nmodel: {_target_: no.such.Net}\n", "no module 'no'"),

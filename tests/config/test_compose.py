@@ -100,7 +100,7 @@ def test_conf_stands_beside_the_package_in_a_checkout() -> None:
             "chosen: add hooks=early_stopping.",
         ),
         ("hooks=none", "hooks=none: there is no option 'none'. Choose from: early_stopping, ema."),
-        ("seed=[1", "The override 'seed=[1' cannot be read: no viable alternative at input '[1'."),
+        ("seed=[1", "The override 'seed=[1' cannot be read. Expected key=value, with brackets"),
     ],
 )
 def test_a_wrong_override_is_answered(override: str, message: str) -> None:

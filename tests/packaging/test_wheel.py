@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    (path,) = directory.glob("*.whl")
-    return path
+from tests.packaging.installed import ROOT, run
 
 
 @pytest.mark.slow
@@ -37,24 +21,13 @@ def test_the_wheel_has_configs_data_types_and_licences(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_trains_in_an_empty_directory(wheel: Path, tmp_path: Path) -> None:
-    installed, empty = tmp_path / "site", tmp_path / "empty"
-    empty.mkdir()
-    zipfile.ZipFile(wheel).extractall(installed)
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+def test_an_installed_wheel_trains_in_an_empty_directory(site: Path, tmp_path: Path) -> None:
     code = "import trainkit; print(trainkit.__file__, trainkit.conf_dir())"
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=empty, env=environment, capture_output=True, text=True
-    )
+    found = run(["python", "-c", code], tmp_path, site)
     assert found.stdout.split() == [
-        str(installed / "trainkit" / "__init__.py"),
-        str(installed / "trainkit" / "conf"),
+        str(site / "trainkit" / "__init__.py"),
+        str(site / "trainkit" / "conf"),
     ]
-    subprocess.run(
-        [sys.executable, "-m", "trainkit", "fast_dev_run=1"],
-        cwd=empty,
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
-    assert list(empty.glob("outputs/digits/*/checkpoints/epoch_1/model.pt"))
+    trained = run(["python", "-m", "trainkit", "fast_dev_run=1"], tmp_path, site)
+    assert trained.returncode == 0, trained.stderr
+    assert list(tmp_path.glob("outputs/digits/*/checkpoints/epoch_1/model.pt"))

@@ -61,7 +61,7 @@ def test_a_config_without_work_dir_gets_a_new_directory(
 
 
 def test_what_is_no_config_is_refused() -> None:
-    with pytest.raises(ConfigError, match="from_cfg got a int"):
+    with pytest.raises(ConfigError, match="from_cfg got an int"):
         Runner.from_cfg(3)
 
 

@@ -136,7 +136,14 @@ def locate_checkpoint(given: str | Path) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    path = Path(given).expanduser()
+    try:
+        return _located(Path(given).expanduser())
+    except (OSError, ValueError) as error:  # a name that is too long, or with a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(f"There is no checkpoint {str(given)!r}: {reason}.") from None
+
+
+def _located(path: Path) -> Path:
     for candidate in _meanings(path):
         if candidate.is_file() or (candidate / MANIFEST).is_file():
             return candidate
@@ -149,7 +156,7 @@ def locate_checkpoint(given: str | Path) -> Path:
         )
     around = [*list_checkpoints(path.parent), *list_checkpoints(path.parent / "checkpoints")]
     raise CheckpointError(
-        f"There is no checkpoint {str(given)!r}. Expected a run, a checkpoint directory or a file. "
+        f"There is no checkpoint {str(path)!r}. Expected a run, a checkpoint directory or a file. "
         f"Nearby: {', '.join(map(str, around)) or 'none'}."
     )
 

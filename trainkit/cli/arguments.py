@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -11,26 +12,75 @@ from trainkit.errors import ConfigError
 
 @dataclass(frozen=True)
 class Command:
-    """A sub-command: ``run(name, argv)`` of a module in ``trainkit.cli``, and its line of help."""
+    """A sub-command: ``run(name, argv)`` of a module in ``trainkit.cli``, and what help says of it.
+
+    Args:
+        module: The module.
+        usage: What comes after its name.
+        text: What it does.
+        flags: What else it takes, with a line for each.
+    """
 
     module: str
+    usage: str
     text: str
+    flags: Mapping[str, str] = field(default_factory=dict)
 
 
+_TRUST = {"trust=[PACKAGE]": "a package of your own that the stored config may name"}
 COMMANDS = {
     "train": Command(
-        "start", "Train (the default). resume=true goes on with the newest run of these overrides."
+        "start",
+        "[overrides]",
+        "Train (the default). resume=true goes on with the newest run of these overrides.",
     ),
-    "val": Command("evaluate", "Validate a run again: trainkit val run=DIR [overrides]."),
-    "test": Command("evaluate", "Test a run: trainkit test run=DIR [overrides]."),
+    "val": Command("evaluate", "run=DIR [overrides]", "Validate a run again.", _TRUST),
+    "test": Command("evaluate", "run=DIR [overrides]", "Test a run.", _TRUST),
     "check": Command(
-        "check", "Find every mistake in a config without running it; --step tries one batch."
+        "check",
+        "[overrides]",
+        "Find every mistake in a config without running it.",
+        {
+            "--step": "then train and validate on one batch, in a directory that goes again",
+            "-m, --multirun": "check every trial of a sweep",
+        },
     ),
-    "explain": Command("explain", "Who set a value, and in which order: trainkit explain KEY."),
-    "lr": Command("lr", "Draw the schedules of a config, without model or data."),
-    "runs": Command("runs", "List runs, newest first: trainkit runs [DIR ...]."),
-    "diff": Command("diff", "Compare config and metrics of two runs: trainkit diff A B."),
-    "rerun": Command("rerun", "Run a stored config again: trainkit rerun RUN [overrides]."),
+    "explain": Command(
+        "explain", "KEY [overrides]", "Tell who set a value, and all below it, in order."
+    ),
+    "lr": Command(
+        "lr",
+        "[overrides]",
+        "Draw the schedules of a config, without model or data.",
+        {
+            "--out FILE": "as a picture too: .png, .pdf or .svg",
+            "--iters-per-epoch N": "the length of an epoch, where the config does not tell it",
+            "-m, --multirun": "every trial of a sweep",
+        },
+    ),
+    "runs": Command(
+        "runs",
+        "[DIR ...]",
+        "List runs, newest first, below outputs/ or the given directories.",
+        {
+            "--limit N": "at most so many; 0: all",
+            "--status STATUS": "running, died, finished, failed, preempted or unreadable",
+            "--sort METRIC": "the best first; METRIC:less or METRIC:greater says what is better",
+            "--json": "one JSON object for each run",
+        },
+    ),
+    "diff": Command(
+        "diff",
+        "A B",
+        "Compare config, metrics and environment of two runs.",
+        {"--json": "as one JSON object"},
+    ),
+    "rerun": Command(
+        "rerun",
+        "RUN [overrides]",
+        "Train the stored config of a run again, in a new directory.",
+        _TRUST,
+    ),
 }
 
 # Flags that Hydra answers itself, with what is composed; those on the right take a value.

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.plugins.completion_plugin import CompletionPlugin
 
-_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--info", "-i")
-_OFFERED_FLAGS = ("--config-dir", "--config-name", "--multirun", "--help")
+_SHORT = {"-cd": "--config-dir", "-cn": "--config-name", "-c": "--cfg", "-i": "--info"}
+# Flags of all commands that take overrides, and of training; a word after one is its value.
+_FLAGS = ("--config-dir DIR", "--config-name NAME", "--help")
+_TRAIN_FLAGS = ("--multirun", "--cfg WHAT", "--info WHAT")
 _PATH_KEYS = ("run", "resume", "load_from", "work_dir")
 _RUN_COMMANDS = {"runs": 99, "diff": 2, "rerun": 1}  # how many runs each takes
 _LIST = re.compile(r"([\w/]+=)(\[(?:\w+,)*)(\w*)")  # hooks=[ema,ear
@@ -70,10 +72,12 @@ def _install(plugin: type[CompletionPlugin]) -> None:
 
 
 def _uninstall(plugin: type[CompletionPlugin]) -> None:
-    if plugin.provides() != "fish":  # Hydra leaves a rule that names a function which is gone
-        print(f"complete -r {Path(sys.argv[0]).name} 2> /dev/null")
     with hydra_loader() as loader:
         plugin(loader).uninstall()
+    if plugin.provides() != "fish":  # Hydra leaves a rule that names its function, now gone
+        program = "python" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
+        rule = f"complete -p {program} 2> /dev/null"
+        print(f"if {rule} | grep -q hydra_bash_completion; then complete -r {program}; fi")
 
 
 def _query(plugin: type[CompletionPlugin]) -> None:
@@ -96,14 +100,12 @@ def complete(line: str) -> list[str]:
     *before, word = line.split() if line[-1:].strip() else [*line.split(), ""]
     matches = [name for name in COMMANDS if name.startswith(word)] if not before else []
     command = before[0] if before and before[0] in COMMANDS else ""
-    typed = _Typed(before[1:] if command else before)
+    flags = _flags(command)
+    typed = _Typed(before[1:] if command else before, flags)
     key, equals, value = word.partition("=")
-    if typed.open_flag in ("--config-dir", "-cd"):
-        return list(_files(word))
     if word.startswith("-"):
-        flags = [*_OFFERED_FLAGS, *(["--step"] if command == "check" else [])]
         return [flag for flag in flags if flag.startswith(word)]
-    if len(typed.names) < _RUN_COMMANDS.get(command, 0):
+    if typed.open_flag == "--config-dir" or len(typed.names) < _RUN_COMMANDS.get(command, 0):
         return list(_files(word))
     if equals and key in _PATH_KEYS:
         return [f"{key}={file}" for file in _files(value)]
@@ -115,6 +117,15 @@ def complete(line: str) -> list[str]:
     return matches
 
 
+def _flags(command: str) -> dict[str, bool]:
+    """Return the flags that a command takes, each with whether a value follows."""
+    entry = COMMANDS[command or "train"]
+    shown = [*entry.flags, *(_FLAGS if "overrides" in entry.usage else ())]
+    shown += _TRAIN_FLAGS if command in ("", "train") else ()
+    found = re.findall(r"(--[\w-]+)( [A-Z]+)?", "\n".join(shown))
+    return {flag: bool(value) for flag, value in found}
+
+
 class _Typed:
     """The words before the one that is typed, without the command's name.
 
@@ -123,28 +134,28 @@ class _Typed:
         names: Words that are no overrides.
     """
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], flags: Mapping[str, bool]) -> None:
         self.open_flag = ""
         self.names: list[str] = []
         self.overrides: list[str] = []
         self.config_dirs: list[str] = []
         self.config_name = "config"
         for word in words:
-            flag, equals, value = word.partition("=")
+            flag, equals, value = _SHORT.get(word, word).partition("=")
             if self.open_flag:
                 self._take(self.open_flag, word)
                 self.open_flag = ""
-            elif word in _WITH_VALUE:
-                self.open_flag = word
+            elif flags.get(flag) and not equals:
+                self.open_flag = flag
             elif word.startswith("-"):
                 self._take(flag, value)
             else:
                 (self.overrides if equals or word.startswith("~") else self.names).append(word)
 
     def _take(self, flag: str, value: str) -> None:
-        if flag in ("--config-dir", "-cd"):
+        if flag == "--config-dir":
             self.config_dirs.append(value)
-        elif flag in ("--config-name", "-cn"):
+        elif flag == "--config-name":
             self.config_name = value
 
     def matches(self, word: str) -> list[str]:
@@ -152,8 +163,7 @@ class _Typed:
         directories = [directory for directory in self.config_dirs if Path(directory).is_dir()]
         with hydra_loader(directories) as loader:
             if self.open_flag:
-                is_name = self.open_flag in ("--config-name", "-cn")
-                names = loader.get_group_options("") if is_name else []
+                names = loader.get_group_options("") if self.open_flag == "--config-name" else []
                 return [name for name in names if name.startswith(word) and name[0] != "_"]
             return _of_hydra(loader, self.config_name, self.overrides, word)
 

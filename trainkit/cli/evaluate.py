@@ -9,7 +9,7 @@ from trainkit.cli.arguments import parse
 from trainkit.config import compose
 from trainkit.config.stored import stored_config
 from trainkit.errors import ConfigError
-from trainkit.run_dir import OUTPUTS, make_unique, safe_name, timestamp
+from trainkit.run_dir import experiment_directory, make_unique, timestamp
 
 
 def run(purpose: str, argv: list[str]) -> None:
@@ -35,7 +35,7 @@ def run(purpose: str, argv: list[str]) -> None:
                 f"trainkit {purpose} needs weights: give run=DIR, or load_from=CHECKPOINT."
             )
         directory = make_unique(
-            OUTPUTS / safe_name(str(cfg.get("experiment_name"))), f"{purpose}_{timestamp()}"
+            experiment_directory(cfg.get("experiment_name")), f"{purpose}_{timestamp()}"
         )
     from trainkit.runner import Runner
 

@@ -26,6 +26,18 @@ _EXAMPLES = """\
   trainkit test run=outputs/digits/<run>"""
 
 
+def print_command_help(name: str) -> None:
+    """Print what one command does and takes."""
+    command = COMMANDS[name]
+    print(f"Usage: trainkit {name} {command.usage}\n\n{command.text}\n")
+    for flag, text in command.flags.items():
+        _print_entry(flag, text, _INDENT)
+    if "overrides" in command.usage:
+        for flag in ("--config-dir DIR", "--config-name NAME"):
+            _print_entry(flag, _FLAGS[flag], _INDENT)
+        print("\ntrainkit --help lists the groups, options and keys that overrides may name.")
+
+
 def print_help(argv: list[str]) -> None:
     """Print the help; groups of ``--config-dir`` are listed as well."""
     given = parse(argv)
@@ -36,7 +48,7 @@ def print_help(argv: list[str]) -> None:
     )
     print("Commands:")
     for name, command in COMMANDS.items():
-        print(f"  {name:<8} {command.text}")
+        _print_entry(f"{name} {command.usage}", command.text, _INDENT)
     print("\nConfig groups, * marks the default:")
     for group, names in options.items():
         marked = [f"*{name}" if name in chosen.get(group, ()) else name for name in names]

@@ -12,7 +12,7 @@ from trainkit.cli.train import train_in
 from trainkit.config.findings import raise_findings
 from trainkit.config.stored import stored_config
 from trainkit.errors import ConfigError
-from trainkit.run_dir import OUTPUTS, find_run, has_identity, identity, read_status, safe_name
+from trainkit.run_dir import experiment_directory, find_run, has_identity, identity, read_status
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -117,7 +117,7 @@ def _directory(cfg: DictConfig, base: Path, wanted: list[str], resume: bool) -> 
         return named
     if not resume:
         return None
-    home = OUTPUTS / safe_name(wanted[0])
+    home = experiment_directory(wanted[0])
     found = find_run(home, wanted)
     if found is not None and not found.samefile(base):
         return found

@@ -16,8 +16,8 @@ from trainkit.config.loader import parse_override
 from trainkit.config.secrets import Redactor, redact_override
 from trainkit.errors import ConfigError, TrainkitError
 from trainkit.run_dir import (
-    OUTPUTS,
     RunRecord,
+    experiment_directory,
     identity,
     make_unique,
     read_status,
@@ -43,7 +43,7 @@ def sweep(given: Arguments) -> None:
             "resume=<sweep>/<trial>."
         )
     named = first.get("work_dir")
-    base = OUTPUTS / safe_name(str(first.get("experiment_name")))
+    base = experiment_directory(first.get("experiment_name"))
     directory = (
         make_unique(base, f"sweep_{timestamp()}")
         if named is None

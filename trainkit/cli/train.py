@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,14 +15,13 @@ from trainkit.config.schema import TrainConfig
 from trainkit.config.secrets import redact, redact_override
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.run_dir import (
-    OUTPUTS,
     digest,
+    experiment_directory,
     find_run,
     has_identity,
     identity,
     new_run_directory,
     read_status,
-    safe_name,
 )
 
 if TYPE_CHECKING:
@@ -178,12 +178,10 @@ def _choose_run(cfg: DictConfig, wanted: Sequence[str]) -> tuple[Path | None, st
     if resume in (None, False, "fresh"):
         return named, None, False
     if resume is True:
-        found = named or find_run(OUTPUTS / safe_name(wanted[0]), wanted)
+        home = experiment_directory(wanted[0])
+        found = named or find_run(home, wanted)
         if found is None:
-            print(
-                f"resume=true: no earlier run of {' '.join(wanted)} in "
-                f"{OUTPUTS / safe_name(wanted[0])}; starting afresh."
-            )
+            print(f"resume=true: no earlier run of {' '.join(wanted)} in {home}; starting afresh.")
         return found, None, True
     if cfg.get("load_from") is not None:
         raise ConfigError(
@@ -195,7 +193,7 @@ def _choose_run(cfg: DictConfig, wanted: Sequence[str]) -> tuple[Path | None, st
 
 def _run_of(resume: str, named: Path | None) -> tuple[Path, str | None, bool]:
     path = Path(resume).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):  # which takes a name that is too long for one that is not there
         raise CheckpointError(
             f"resume is {resume!r}, which does not exist. Expected true, fresh, a run or a "
             "checkpoint."

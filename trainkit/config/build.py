@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from trainkit.config.policy import authorized
+from trainkit.config.policy import check_policy
 from trainkit.errors import ConfigError, MissingExtra, TrainkitError, did_you_mean
 
 # What Hydra reads in a node besides arguments. _convert_ has no choice here: containers are always
@@ -211,7 +211,9 @@ def locate(name: str, path: str) -> Callable[..., Any]:
         raise ConfigError(
             f"{path}: {name!r} is a {type(found).__name__}; expected a class or function."
         )
-    return authorized(name, path, found)
+    check_policy(name, path, found)
+    target: Callable[..., Any] = found
+    return target
 
 
 def _import(name: str, path: str) -> Any:

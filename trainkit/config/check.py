@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 from trainkit.config.build import HYDRA_KEYS, find_target, to_plain
 from trainkit.config.findings import Finding, shown
 from trainkit.config.signature import REQUIRED, Schema, describe, fits, schema_of
 from trainkit.errors import ConfigError, MissingExtra, did_you_mean
+
+_MAX_TYPE = 60  # characters of a type beyond which it is no help
 
 
 class Unresolved:
@@ -27,7 +31,8 @@ class Place:
         passed: Arguments that the run passes by name where the node leaves them open.
         read: Keys that the run reads itself; the target never sees them.
         kind: What the target must be a subclass of, if it is a class.
-        noun: What belongs here, for messages: "a hook".
+        not_kind: What it must not be a subclass of.
+        noun: What belongs here, for messages: "a hook, a subclass of trainkit.Hook".
         needs_all: Whether the node must give all arguments that the target needs.
     """
 
@@ -36,6 +41,7 @@ class Place:
     passed: frozenset[str] = frozenset()
     read: frozenset[str] = frozenset()
     kind: type | None = None
+    not_kind: tuple[type, ...] = ()
     noun: str = ""
     needs_all: bool = True
 
@@ -54,6 +60,19 @@ class Node:
         """What the target gets by name."""
         known = HYDRA_KEYS | self.place.read
         return {key: value for key, value in self.content.items() if key not in known}
+
+    @cached_property
+    def schema(self) -> Schema | None:
+        """What the target takes; None for a builtin that does not say."""
+        return schema_of(self.target)
+
+    @property
+    def unknown(self) -> set[str]:
+        """Arguments that the target does not take."""
+        schema = self.schema
+        if schema is None or schema.is_open:
+            return set()
+        return self.arguments.keys() - schema.parameters.keys()
 
 
 def resolve(cfg: Any) -> tuple[dict[str, Any], list[Finding]]:
@@ -111,6 +130,9 @@ def _unresolved(key: str, raw: str, error: Exception, cfg: Any) -> str:
             f"{key} is {raw!r}, but the environment has no {name}. Set it, or write "
             f"${{oc.env:{name},<default>}}."
         )
+    _, _, resolver = reason.partition("Unsupported interpolation type ")
+    if resolver:
+        return f"{key} is {raw!r}, but there is no resolver {resolver!r}. Mend the interpolation."
     if isinstance(error, RecursionError) or "recurs" in reason.lower():
         return f"{key} is {raw!r}, which leads back to itself. Give one of the keys a value."
     return f"{key} is {raw!r}, which cannot be resolved: {reason}. Mend the interpolation."
@@ -150,12 +172,15 @@ def nodes(
     """
     place = place_of(path, content)
     if isinstance(content, Mapping):
-        if place is not None or "_target_" in content:
+        wrong: set[str] = set()
+        if place is not None or ("_target_" in content and path):
             node = _node(content, path, place or Place(), found)
             if node is not None:
                 yield node
+                wrong = node.unknown
         for key, item in content.items():
-            yield from nodes(item, f"{path}.{key}".lstrip("."), place_of, found)
+            if key not in wrong:  # what stands there is nothing's argument
+                yield from nodes(item, f"{path}.{key}".lstrip("."), place_of, found)
     elif isinstance(content, list):
         for index, item in enumerate(content):
             yield from nodes(item, f"{path}[{index}]", place_of, found)
@@ -163,32 +188,42 @@ def nodes(
 
 def _node(content: Mapping[str, Any], path: str, place: Place, found: list[Finding]) -> Node | None:
     """Return the node, or None if its target cannot be found or is of the wrong kind."""
-    if isinstance(content.get("_target_"), Unresolved):
+    name = content.get("_target_", "")
+    if isinstance(name, Unresolved):
+        return None
+    key = f"{path}._target_" if "_target_" in content else path
+    own = path.rpartition(".")[2]
+    if name is None:
+        text = f"{key} is null; expected the import path of a class or function."
+        found.append(Finding(key, text))
+        return None
+    if not name and isinstance(content.get(own), Mapping):
+        text = (
+            f"{path}.{own}: what stands here is put under {path!r} already. Drop the line '{own}:'."
+        )
+        found.append(Finding(f"{path}.{own}", text))
         return None
     try:
         target = find_target(content, path, place.default)
     except (ConfigError, MissingExtra) as error:
-        key = f"{path}._target_" if "_target_" in content else path
         found.append(Finding(key, str(error), error=type(error)))
         return None
-    if (
-        place.kind is not None
-        and inspect.isclass(target)
-        and not issubclass(target, place.kind)
-        and not content.get("_partial_")
-    ):
-        text = (
-            f"{path} is a config of {target.__qualname__}; expected {place.noun}, a subclass of "
-            f"{place.kind.__module__}.{place.kind.__qualname__}."
-        )
-        found.append(Finding(f"{path}._target_", text))
+    if not _is_of_kind(target, place) and not content.get("_partial_"):
+        text = f"{path} is a config of {target.__qualname__}; expected {place.noun}."
+        found.append(Finding(key, text))
         return None
     return Node(path, content, target, place)
 
 
+def _is_of_kind(target: Callable[..., Any], place: Place) -> bool:
+    if place.kind is None or not inspect.isclass(target):
+        return True
+    return issubclass(target, place.kind) and not issubclass(target, place.not_kind)
+
+
 def check_node(node: Node) -> Iterator[Finding]:
     """Yield what does not fit the target: unknown, missing and wrong arguments."""
-    schema = schema_of(node.target)
+    schema = node.schema
     if schema is None:
         return
     given = node.place.positional + len(node.content.get("_args_") or ())
@@ -219,8 +254,10 @@ def _fits(value: Any, schema: Schema, key: str) -> bool:
 
 def _unknown(node: Node, schema: Schema, key: str, filled: Iterable[str]) -> Finding:
     names = [name for name in schema.parameters if name not in filled]
-    near = did_you_mean(key, names, listed="It takes")
-    if key.startswith("_") and key.endswith("_"):
+    near = did_you_mean(key, names, listed="It takes") if names else "It takes none by name."
+    if key == "type":
+        near = "MMEngine's 'type' is '_target_: <full import path>' here."
+    elif key.startswith("_") and key.endswith("_"):
         near = did_you_mean(key, HYDRA_KEYS)
     elif not near.startswith("Did"):
         below = _below(node.content, key)
@@ -243,10 +280,12 @@ def _below(content: Mapping[str, Any], key: str) -> str:
 
 def _missing(node: Node, schema: Schema, filled: frozenset[str]) -> Iterator[Finding]:
     have = filled | node.place.passed | node.content.keys()
+    free = schema.parameters.keys() - have
+    meant = {near for key in node.unknown for near in get_close_matches(key, free, n=1)}
     for name, parameter in schema.parameters.items():
-        if parameter.default is REQUIRED and name not in have:
+        if parameter.default is REQUIRED and name in free - meant:
             key = f"{node.path}.{name}"
             takes = describe(parameter.hint) if parameter.hint not in (REQUIRED, Any) else ""
-            kind = f" It takes {takes}." if takes else ""
+            kind = f" It takes {takes}." if takes and len(takes) <= _MAX_TYPE else ""
             text = f"{node.path}: {schema.name} needs {name!r}. Give it: +{key}=...{kind}"
             yield Finding(f"{node.path}._target_", text)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from trainkit.config.findings import Finding, raise_findings
 from trainkit.config.loader import hydra_loader
 from trainkit.config.request import Request, in_python
 from trainkit.config.schema import TrainConfig
-from trainkit.errors import ConfigError
+from trainkit.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -100,19 +100,40 @@ def try_compose(request: Request) -> Composed:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    early = tuple(_early_problems(request.overrides))
+    unknown = tuple(_unknown_local(request))
+    if unknown:
+        left = tuple(text for text in request.overrides if not text.startswith("local="))
+        request = replace(request, overrides=left)
+    early = (*_early_problems(request.overrides), *unknown)
     if not early:
         try:
             with hydra_loader(request.config_dirs) as loader, in_python(request, loader) as given:
                 return Composed(hydra_compose(request.config_name, given), request)
         except YAMLError as error:
-            text = f"A config file is no YAML: {' '.join(str(error).split())}"
-            return Composed(None, request, (Finding("", text),))
-        except (HydraException, OmegaConfBaseException, ValueError) as failure:
+            from trainkit.config.file_problems import yaml_problem
+
+            return Composed(None, request, (Finding("", yaml_problem(error)),))
+        except (HydraException, OmegaConfBaseException, ValueError, OSError) as failure:
             if isinstance(failure, ConfigError):
                 raise
             return _diagnosed(failure, request)  # group=null: a ValueError of Hydra's
     return _diagnosed(None, request, early)
+
+
+def _unknown_local(request: Request) -> Iterator[Finding]:
+    """Yield an option of ``local`` that is not there, which Hydra passes over as optional."""
+    for text in request.overrides:
+        group, _, option = text.partition("=")
+        if group == "local" and option:
+            others = [other for other in request.overrides if other != text]
+            with hydra_loader(request.config_dirs) as loader:
+                options = loader.get_group_options(
+                    group, config_name=request.config_name, overrides=others
+                )
+            if option not in options:
+                near = did_you_mean(option, options)
+                near = near if options else f"Expected local/{option}.yaml in a --config-dir."
+                yield Finding("", f"{text}: there is no option {option!r}. {near}")
 
 
 def _diagnosed(

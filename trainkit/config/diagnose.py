@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import enum
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf.errors import OmegaConfBaseException
 
-from trainkit.config.build import partial
-from trainkit.config.findings import Finding
+from trainkit.config.build import find_target
+from trainkit.config.file_problems import file_problem
+from trainkit.config.findings import Finding, shown
 from trainkit.config.loader import conf_dir, hydra_loader, parse_override
-from trainkit.config.request import Request, in_python, wrong_type
-from trainkit.errors import ConfigError, MissingExtra, did_you_mean
+from trainkit.config.request import Request, in_python
+from trainkit.config.signature import describe, schema_of
+from trainkit.errors import ConfigError, MissingExtra, TrainkitError, did_you_mean
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
+
+
+# What Hydra and OmegaConf raise about a config.
+_REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def diagnose(error: Exception | None, request: Request, early: Sequence[Finding]
     cfg = _composed(left)
     if not found:
         assert error is not None, "without an error there are early findings"
-        found.append(Finding("", _told(error, request)))
+        found.append(Finding("", file_problem(error, request, [*sorted_out.groups])))
     return Diagnosis(cfg, left, tuple(found), tuple(sorted_out.unsure))
 
 
@@ -89,12 +95,12 @@ class _Overrides:
             else:
                 self.told[str(override.input_line)] = problem
                 self.unsure.append(override.key_or_group)
-        config = self._plain_config()
-        if not config:  # what is wrong lies deeper than in the values
+        cfg = _composed(dataclasses.replace(self.request, overrides=tuple(self.good)))
+        if cfg is None:  # what is wrong lies deeper than in the values
             self.good += [str(override.input_line) for override in values]
             return
         for override in values:
-            problem = self._value_problem(override, config)
+            problem = self._value_problem(override, cfg)
             if problem is None:
                 self.good.append(str(override.input_line))
             elif not self._is_unsure(override.key_or_group):
@@ -112,8 +118,8 @@ class _Overrides:
         for text in self.request.overrides:
             try:
                 override = parse_override(text)
-            except ConfigError as error:
-                self.told[text] = str(error)
+            except ConfigError:
+                self.told[text] = _unreadable(text, self.groups)
                 continue
             if override.key_or_group in seen or text.startswith("~hooks."):
                 continue  # told already
@@ -128,31 +134,38 @@ class _Overrides:
         inside = (group.replace("/", ".") for group in self.unsure)
         return any(key == group or key.startswith(f"{group}.") for group in inside)
 
-    def _plain_config(self) -> dict[str, Any]:
-        cfg = _composed(dataclasses.replace(self.request, overrides=tuple(self.good)))
-        return {} if cfg is None else _plain(cfg)
-
-    def _value_problem(self, override: Override, config: dict[str, Any]) -> str | None:
+    def _value_problem(self, override: Override, cfg: DictConfig) -> str | None:
+        text = str(override.input_line)
         if override.is_sweep_override():
-            text = str(override.input_line)
             return f"{text} gives several values; write -m to sweep over them."
-        told = key_problem(override, config, self.groups)
-        if told is not None or override.key_or_group.startswith("hydra."):
+        told = self._beside_problem(override) or key_problem(override, _plain(cfg), self.groups)
+        if told is not None:
             return told
-        with_it = dataclasses.replace(
-            self.request, overrides=(*self.good, str(override.input_line))
-        )
         try:
-            _compose_or_raise(with_it)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            return _refused(override, error)
+            _compose_or_raise(dataclasses.replace(self.request, overrides=(*self.good, text)))
+        except _REFUSALS as error:
+            return _refused(override, error, cfg)
+        return None
+
+    def _beside_problem(self, override: Override) -> str | None:
+        """Return what is wrong with a key inside of what another override gives a value."""
+        for text in self.good:
+            outer, _, value = text.partition("=")
+            is_inside = override.key_or_group.startswith(f"{outer.lstrip('+')}.")
+            if not is_inside or outer in self.groups or value.startswith("{"):
+                continue
+            told = f"{override.input_line}: {text} leaves nothing inside of it."
+            if outer.replace(".", "/") not in self.groups or value == "null":
+                return f"{told} Drop one."
+            self.good.remove(text)  # wrong as well, but for the same reason
+            return f"{told} To choose an option, write {outer.replace('.', '/')}={value}"
         return None
 
 
 def _composed(request: Request) -> DictConfig | None:
     try:
         return _compose_or_raise(request)
-    except (HydraException, OmegaConfBaseException, ValueError):
+    except _REFUSALS:
         return None
 
 
@@ -163,59 +176,37 @@ def _compose_or_raise(request: Request) -> DictConfig:
         return compose(request.config_name, overrides)
 
 
-def _refused(override: Override, error: Exception) -> str:
-    """Say why a single override does not go with the rest."""
-    cause = error.__cause__ or error.__context__ or error
-    if isinstance(cause, ValidationError):
-        told = wrong_type(cause, override.key_or_group)
-        if told is not None:
-            return told
-    reason = str(cause).splitlines()[0].rstrip(".")
+def _refused(override: Override, error: Exception, cfg: DictConfig) -> str:
+    """Say why a single override does not go with the rest, ``cfg``."""
+    key, line = override.key_or_group, str(override.input_line)
     if override.is_delete():
-        return f"{override.input_line}: there is no {override.key_or_group!r} to remove."
-    return f"{override.input_line} is refused: {reason}."
+        return f"{line}: there is no {key!r} to remove."
+    if key.startswith("hydra."):
+        return f"{line}: Hydra has no such setting, or takes no such value. --cfg hydra shows all."
+    value, expected = override.value(), _expected(key, cfg)
+    if expected:
+        return f"{key} is {shown(value)}; {expected}."
+    reason = str(error.__cause__ or error.__context__ or error).splitlines()[0].rstrip(".")
+    return f"{line} is refused: {reason}."
 
 
-def _told(error: Exception, request: Request) -> str:
-    """Say what else Hydra found: in a defaults list, or in a file."""
-    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        where = _line_with(rf"{re.escape(group)}\s*:\s*\[?.*\b{re.escape(option)}\b", request)
-        near = did_you_mean(option, error.options or (), listed="Options are")
-        if not error.options:
-            return f"{where} chooses {option!r} of {group!r}, but there is no such group."
-        return f"{where} chooses {group}: {option}, but there is no such option. {near}"
-    match = re.search(r"In '(.+)': Could not override '(.+?)'\. No match", text)
-    if match is not None:
-        name = match[2].partition("@")[2] or match[2]
-        slash = "" if "@" not in match[2] else f" Write it with a slash: 'override /{name}'."
-        near = slash or f" {did_you_mean(name, _defaults_groups(request))}"
-        return f"The defaults of {match[1]} override {name!r}, which is no group there.{near}"
-    match = re.search(r"(\S+) appears more than once in the final defaults list", text)
-    if match is not None:
-        group = match[1].partition("@")[0]
-        return (
-            f"{group} is chosen twice. In a defaults list on top of trainkit's, write "
-            f"'override /{group.partition('/')[0]}: ...' instead of '{group.partition('/')[0]}: "
-            "...'."
-        )
-    return f"The config {request.config_name!r} does not compose: {text}"
+def _expected(key: str, cfg: DictConfig) -> str:
+    """Say what belongs at ``key``: by its dataclass, or by what is there; empty if unknown."""
+    parent, _, name = key.rpartition(".")
+    kind = OmegaConf.get_type(OmegaConf.select(cfg, parent) if parent else cfg)
+    if dataclasses.is_dataclass(kind):
+        hint = typing.get_type_hints(kind).get(name, Any)
+        return f"{kind.__name__} takes {_described(hint)}"
+    there = OmegaConf.select(cfg, key, throw_on_missing=False)
+    if OmegaConf.is_list(there):
+        return "the config has a list there"
+    return "the config has a mapping there" if OmegaConf.is_dict(there) else ""
 
 
-def _defaults_groups(request: Request) -> list[str]:
-    with hydra_loader(request.config_dirs) as loader:
-        return list(all_groups(loader))
-
-
-def _line_with(pattern: str, request: Request) -> str:
-    """Return the file and line that match, among the user's files first."""
-    for directory in (*map(Path, request.config_dirs), conf_dir()):
-        for file in sorted(directory.rglob("*.yaml")):
-            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-                if re.search(pattern, line):
-                    return f"{file}:{number}"
-    return f"The defaults list of {request.config_name!r}"
+def _described(hint: Any) -> str:
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return " or ".join(repr(member.name) for member in hint)
+    return "a mapping" if dataclasses.is_dataclass(hint) else describe(hint)
 
 
 def key_error(override: Override, cfg: DictConfig) -> ConfigError:
@@ -239,9 +230,8 @@ def _option_problem(override: Override, groups: set[str], loader: ConfigLoader) 
         return None
     if override.is_sweep_override():
         text = str(override.input_line).partition("=")[2]
-        return (
-            f"{group}={text} is a sweep. Write {group}=[{text}] for all, or -m to sweep over them."
-        )
+        both = f"{group}=[{text}] for all, or " if group == "hooks" else ""
+        return f"{group}={text} is a sweep. Write {both}-m to sweep over them."
     options = loader.get_group_options(group)
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
@@ -253,6 +243,8 @@ def _option_problem(override: Override, groups: set[str], loader: ConfigLoader) 
 def _unknown_option(
     group: str, option: Any, options: list[str], groups: set[str], loader: ConfigLoader
 ) -> str:
+    if isinstance(option, dict):
+        return f"{group} is {shown(option)}; expected the name of an option: {', '.join(options)}."
     if option is None:
         off = f"{group}=none switches it off." if "none" in options else ""
         off = off or (
@@ -261,12 +253,13 @@ def _unknown_option(
         return f"{group}=null is not an option. {off}"
     if "submitit" in str(option):
         return str(MissingExtra("hydra-submitit-launcher", "slurm", f"{group}={option}"))
+    name = shown(option) if isinstance(option, bool) else str(option)
     homes = [g for g in sorted(groups) if str(option) in loader.get_group_options(g)]
     if homes and option != "none":
         near = f"It is one of {homes[0]}: {homes[0]}={option}."
     else:
-        near = did_you_mean(str(option), options)
-    return f"{group}={option}: there is no option {str(option)!r}. {near}"
+        near = did_you_mean(name, options)
+    return f"{group}={name}: there is no option {name!r}. {near}"
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -294,6 +287,9 @@ def key_problem(
     if override.is_add() or override.is_force_add() or key in known or key.startswith("hydra."):
         return None
     elsewhere = sorted(full for full in known if full.endswith(f".{key}"))
+    if key.replace("/", ".") in known:
+        text = str(override.input_line).replace("/", ".", key.count("/"))
+        return f"{key} is no config group. A value is set with dots: {text}"
     if "/" in key:
         return f"There is no config group {key!r}. {did_you_mean(key, groups)}"
     if elsewhere:
@@ -312,23 +308,46 @@ def _advice(override: Override, config: dict[str, Any], groups: Mapping[str, lis
     name, group = parts[0], "/".join(there)
     if name in groups.get(group, ()):
         return f"It is an option that is not chosen: add {group}={name}."
-    if len(parts) == 1 and _takes(node, name):
+    if len(parts) > 1 and name in node and node[name] is None:
+        return f"{'.'.join([*there, name])} is null; to put something there: +{override.input_line}"
+    arguments = _arguments(node) if len(parts) == 1 else []
+    if name in arguments:
         return f"Its target takes it, but the config does not list it: +{override.input_line}"
     below = [key for key in _flatten(node, "") if key.endswith(f".{name}")]
     if below and len(parts) == 1:
         return f"It stands at {', '.join('.'.join([*there, key]) for key in below)}."
-    siblings = list(dict.fromkeys([*node, *(() if there else groups)]))
-    near = difflib.get_close_matches(name, map(str, siblings), n=1)
+    siblings = list(dict.fromkeys([*map(str, node), *(() if there else groups), *arguments]))
+    lower = {sibling.lower(): sibling for sibling in siblings}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
     if near:
-        return f"Did you mean {'.'.join([*there, near[0]])!r}?"
-    return f"{'.'.join(there) or 'The top'} has: {', '.join(map(str, siblings)) or 'nothing'}."
+        full = ".".join([*there, lower[near[0]]])
+        plus = (
+            ""
+            if lower[near[0]] in node or not there
+            else f" The config does not list it: +{full}=..."
+        )
+        return f"Did you mean {full!r}?{plus}"
+    return f"{'.'.join(there) or 'The top'} has: {', '.join(map(str, node)) or 'nothing'}."
 
 
-def _takes(node: Mapping[str, Any], name: str) -> bool:
-    """Whether the target of a node has an argument that the node does not give."""
-    if "_target_" not in node:
-        return False
+def _arguments(node: Mapping[str, Any]) -> list[str]:
+    """Return what the target of a node takes, as far as that is known."""
     try:
-        return partial({"_target_": node["_target_"]}, "").accepts(name)
-    except ConfigError:
-        return False
+        schema = schema_of(find_target({"_target_": node["_target_"]}, ""))
+    except (KeyError, TrainkitError):  # no target; or a wrong one, which is told as such
+        return []
+    return [] if schema is None else [*schema.parameters]
+
+
+def _unreadable(text: str, groups: Iterable[str]) -> str:
+    key, _, value = text.partition("=")
+    group = max((g for g in groups if key.startswith((f"{g}.", f"{g}/"))), key=len, default="")
+    if "/" in group and "." in key[len(group) :]:
+        return (
+            f"The override {text!r} cannot be read. A value is set with dots: "
+            f"{key.replace('/', '.')}={value}"
+        )
+    return (
+        f"The override {text!r} cannot be read. Expected key=value, with brackets that are closed, "
+        f"and quotes around a value with special characters: '{key}=\"...\"'"
+    )

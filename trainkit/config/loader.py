@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainkit.errors import ConfigError
 
@@ -58,7 +58,9 @@ def hydra_loader(config_dirs: Sequence[str | Path] = ()) -> Iterator[ConfigLoade
                 f"--config-dir {str(directory)!r} is no directory. Name one that holds group "
                 "folders."
             )
+        _check_names(Path(directory))
         path.prepend("command-line", f"file://{Path(directory).resolve()}", anchor="schema")
+    _check_store()
     shared = GlobalHydra.instance()
     before, shared.hydra = shared.hydra, None
     if version_base():
@@ -67,6 +69,33 @@ def hydra_loader(config_dirs: Sequence[str | Path] = ()) -> Iterator[ConfigLoade
         yield Hydra.create_main_hydra2("trainkit", path).config_loader
     finally:
         shared.hydra = before
+
+
+def _check_store() -> None:
+    """Raise if the ConfigStore has an option that Hydra would take for the schema of a file."""
+    from hydra.core.config_store import ConfigStore
+
+    for shipped in sorted(conf_dir().rglob("*.yaml")):
+        node: Any = ConfigStore.instance().repo
+        for part in shipped.relative_to(conf_dir()).parts:
+            node = node.get(part) if isinstance(node, dict) else None
+        if node is not None:
+            option = shipped.relative_to(conf_dir()).with_suffix("")
+            raise ConfigError(
+                f"The ConfigStore has {str(option)!r}, the name of a file of trainkit's. Store "
+                "yours under another name."
+            )
+
+
+def _check_names(directory: Path) -> None:
+    """Raise if a file of the user's would never be read, as trainkit's of the same name is."""
+    for shipped in sorted(conf_dir().rglob("*.yaml")):
+        own = directory / shipped.relative_to(conf_dir())
+        if own.is_file() and own.read_bytes() != shipped.read_bytes():
+            raise ConfigError(
+                f"{own} would never be read, since trainkit has a file of this name, which comes "
+                "first. Give yours another name."
+            )
 
 
 def parse_override(text: str) -> Override:

@@ -110,7 +110,7 @@ def _of_file(
     for key, value in leaves(_content(loaded.config), ""):
         full = ".".join(part for part in (package, key) if part)
         if full.partition(".")[0] != "hydra":
-            place = _shown(file, lines.get(key)) if file else _dataclass(loaded, name)
+            place = file_and_line(file, lines.get(key)) if file else _dataclass(loaded, name)
             yield Touch(full, value, place, why, is_user=not _is_shipped(file))
 
 
@@ -170,7 +170,7 @@ def _is_shipped(file: Path | None) -> bool:
     return file is not None and file.is_relative_to(conf_dir())
 
 
-def _shown(file: Path, line: int | None) -> str:
+def file_and_line(file: Path, line: int | None) -> str:
     """Return a file as a user would write it: from conf/, from the working directory, or whole."""
     for root in (conf_dir().parent, Path.cwd()):
         if file.is_relative_to(root):

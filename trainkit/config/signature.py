@@ -23,6 +23,7 @@ _PLAIN_NAMES: dict[Any, str] = {
     dict: "a mapping",
     list: "a list",
 }
+_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
 _UNPACKS = (getattr(typing, "Unpack", None), typing_extensions.Unpack)
 _ANY = (Any, object, inspect.Parameter.empty)
 _CONTAINER_MODULES = ("builtins", "typing", "collections.abc", "collections")
@@ -190,17 +191,29 @@ def describe(hint: Any) -> str:
     if not inspect.isclass(kind):
         return str(hint).replace("typing.", "")
     if issubclass(kind, Mapping):
-        return "a mapping"
+        return (
+            f"a mapping of names to {_PLURALS[args[1]]}"
+            if args[1:] and args[1] in _PLURALS
+            else "a mapping"
+        )
     if kind.__module__ in _CONTAINER_MODULES and kind is not type:
         return _list_of(kind, args)
-    return f"a {kind.__name__}"
+    return with_article(kind.__name__)
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with "a" or "an", as far as its first letter tells."""
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
 def _either(names: Sequence[str]) -> str:
     """Join alternatives, each named once; a whole number is a number."""
-    kept = [name for name in dict.fromkeys(names) if name != _PLAIN_NAMES[int]]
-    if _PLAIN_NAMES[float] not in names and _PLAIN_NAMES[int] in names:
-        kept.insert(0, _PLAIN_NAMES[int])
+    kept = list(dict.fromkeys(names))
+    if _PLAIN_NAMES[float] in kept and _PLAIN_NAMES[int] in kept:
+        kept.remove(_PLAIN_NAMES[int])
+    if _PLAIN_NAMES[bool] in kept and len(kept) > 1:  # "true, false or null"
+        place = kept.index(_PLAIN_NAMES[bool])
+        kept[place : place + 1] = ["true", "false"]
     return " or ".join([", ".join(kept[:-1]), kept[-1]] if len(kept) > 1 else kept)
 
 
@@ -209,5 +222,4 @@ def _list_of(kind: type, args: Sequence[Any]) -> str:
         return f"a list of {len(args)}: {', '.join(map(describe, args))}"
     if not args or args[0] in _ANY or isinstance(args[0], TypeVar):
         return "a list"
-    plurals = {int: "whole numbers", float: "numbers", str: "texts"}
-    return f"a list of {plurals.get(args[0], f'entries that are each {describe(args[0])}')}"
+    return f"a list of {_PLURALS.get(args[0], f'entries that are each {describe(args[0])}')}"

@@ -13,16 +13,17 @@ from trainkit.config.check import Unresolved, check_node, nodes, resolve, texts
 from trainkit.config.compose import Composed, try_compose
 from trainkit.config.findings import Finding, raise_findings, shown
 from trainkit.config.loader import conf_dir
-from trainkit.config.origins import is_at_or_below
+from trainkit.config.origins import is_at_or_below, leaves
 from trainkit.config.request import Request
 from trainkit.config.schema import TrainConfig
-from trainkit.config.signature import describe, fits
+from trainkit.config.signature import describe, fits, with_article
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.runner import rules
 from trainkit.runner.from_config import KNOWN_KEYS, argument_problem
 from trainkit.runner.horizons import horizons
 from trainkit.runner.places import SPLITS, Places
 from trainkit.runner.rules import Config
+from trainkit.runner.trial import trial
 
 _RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     rules.batch_sizes,
@@ -30,6 +31,7 @@ _RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     rules.paths,
     rules.weights,
     rules.scaled_lr,
+    rules.log_level,
     horizons,
 )
 # Keys whose value is a part of the run: a mapping, or null.
@@ -38,7 +40,8 @@ _PARTS = (
     *("optim_wrapper.optimizer", "param_scheduler", "hooks", "visualizer", "env", "log_processor"),
     *(f"dataloader.{split}" for split in SPLITS),
 )
-_INTERPOLATION = re.compile(r"\$\{\s*([A-Za-z_]\w*)\s*[.}\[]")
+# The first part of a key that an interpolation reads: ${key...}, ${oc.select:key,...}.
+_INTERPOLATION = re.compile(r"\$\{\s*(?:oc\.[\w.]+\s*:\s*)?([A-Za-z_]\w*)\s*[.}\[,]")
 _HINTS = typing.get_type_hints(TrainConfig)
 
 
@@ -55,19 +58,23 @@ def find_mistakes(cfg: Any, given: Collection[str] = ()) -> list[Finding]:
         ConfigError: It is no config at all.
     """
     if not is_config(cfg):
-        kind = type(cfg).__name__
-        raise ConfigError(f"from_cfg got a {kind}; expected a config, as compose() returns.")
+        kind = with_article(type(cfg).__name__)
+        raise ConfigError(f"from_cfg got {kind}; expected a config, as compose() returns.")
     plain, found = resolve(cfg)
     found += _unknown_keys(cfg, plain)
     found += _scalars(plain)
     found += _needed(plain, given)
-    found += _parts(plain)
+    parts = list(_parts(plain))
+    told = {finding.key for finding in parts}
+    found += parts
     all_nodes = {node.path: node for node in nodes(plain, "", Places(plain), found)}
     for node in all_nodes.values():
-        found += check_node(node)
+        found += (finding for finding in check_node(node) if finding.key not in told)
     config = Config(plain, all_nodes)
+    told = {finding.key for finding in found}
     for rule in _RULES:
-        found += rule(config)
+        found += (finding for finding in rule(config) if finding.key not in told)
+    found += trial(config, {finding.key for finding in found})
     # Of parts that do not go together there is no more to say where one of them is wrong in itself.
     problem = None if found else argument_problem({**plain, **{key: ... for key in given}})
     return [*found, *([] if problem is None else [Finding("", problem)])]
@@ -88,7 +95,7 @@ def compose_checked(request: Request) -> Composed:
 def examine(request: Request) -> tuple[Composed, list[Finding]]:
     """Compose a config and check it; return all that is wrong, in the overrides and in the rest."""
     composed = try_compose(request)
-    found = list(composed.findings)
+    found = [*composed.findings, *_without_effect(request)]
     if composed.cfg is not None:
         unsure = [group.replace("/", ".") for group in composed.unsure]
         found += [
@@ -99,23 +106,45 @@ def examine(request: Request) -> tuple[Composed, list[Finding]]:
     return composed, found
 
 
+def _without_effect(request: Request) -> Iterator[Finding]:
+    """Yield overrides of what Hydra would do with a run's directory, which is trainkit's here."""
+    for text in request.overrides:
+        if text.lstrip("+").startswith("hydra.run."):
+            told = f"{text}: a run's directory is trainkit's. Name it by work_dir=..."
+            yield Finding("", told)
+
+
 def _unknown_keys(cfg: Any, plain: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield the top-level keys that neither the Runner nor an interpolation reads."""
     unknown = [key for key in plain if key not in KNOWN_KEYS]
     if not unknown:
         return
+    if "_target_" in unknown:
+        text = (
+            "A file puts _target_ at the top of the config, where nothing is built. If it is an "
+            "option of a group, it begins without the line '# @package _global_'."
+        )
+        yield Finding("_target_", text)
+        return
     read = {name for text in texts(cfg) for name in _INTERPOLATION.findall(text)}
     for key in unknown:
-        if key in ("experiment", "debug"):
+        if key in ("experiment", "debug", "local"):
             text = f"A file in {key}/ begins with the line '# @package _global_', and this one not."
             yield Finding(f"{key}", text)
         elif key not in read:
-            near = did_you_mean(str(key), KNOWN_KEYS)
-            if not near.startswith("Did"):
-                known = ", ".join(str(name) for name in plain if name in KNOWN_KEYS)
-                near = f"The config has: {known}."
-            text = f"{key}: nothing reads a key of this name. {near}"
+            text = f"{key}: nothing reads a key of this name. {_near(str(key), plain)}"
             yield Finding(str(key), text)
+
+
+def _near(key: str, plain: Mapping[str, Any]) -> str:
+    """Say what a key at the top that nothing reads may have meant."""
+    near = did_you_mean(key, {*KNOWN_KEYS, "defaults"})
+    if near.startswith("Did"):
+        return near
+    places = [path for path, _ in leaves(plain, "") if path.endswith(f".{key}")]
+    if places:
+        return f"It stands at {', '.join(places)}."
+    return f"The config has: {', '.join(str(name) for name in plain if name in KNOWN_KEYS)}."
 
 
 def _scalars(plain: Mapping[str, Any]) -> Iterator[Finding]:
@@ -124,6 +153,8 @@ def _scalars(plain: Mapping[str, Any]) -> Iterator[Finding]:
         value, hint = plain.get(field.name), _HINTS[field.name]
         if field.name not in plain or isinstance(value, Unresolved):
             continue
+        if field.name == "experiment_name" and value is None:
+            continue  # needed only where there is no work_dir
         if not fits(value, hint):
             text = f"{field.name} is {shown(value)}; expected {describe(hint)}."
             yield Finding(field.name, text)
@@ -135,7 +166,8 @@ def _scalars(plain: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _needed(plain: Mapping[str, Any], given: Collection[str]) -> Iterator[Finding]:
     """Yield what every run needs and this one has not."""
-    if plain.get("model") is None and "model" not in given:
+    misplaced = "_target_" in plain  # told already: most likely it is that of the model
+    if plain.get("model") is None and "model" not in given and not misplaced:
         yield Finding("model", "The config has no model, which every run needs. Set model=...")
     if "work_dir" in given or plain.get("work_dir") is not None:
         if plain.get("work_dir") == "":
@@ -174,7 +206,10 @@ def _instead(path: str, value: Any) -> str:
     group = path.replace(".", "/")
     options = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
     if not isinstance(value, str) or not options:
-        return ", where a part of the run belongs; expected a mapping, or null."
+        chosen = (
+            f" Options are chosen by {group}=<option>: {', '.join(options)}." if options else ""
+        )
+        return f", where a part of the run belongs; expected a mapping.{chosen}"
     if value in options:
         return (
             f", a text where a part of the run belongs. To choose an option of {group}: "

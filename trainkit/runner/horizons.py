@@ -9,7 +9,7 @@ from typing import Any
 
 from trainkit.config.check import Node
 from trainkit.config.findings import Finding, shown
-from trainkit.errors import ConfigError
+from trainkit.errors import TrainkitError
 from trainkit.param_scheduler import ParamScheduler
 from trainkit.runner.rules import Config
 from trainkit.runner.stand_in import StandInLoader
@@ -46,7 +46,7 @@ def horizon_of(config: Config) -> Horizon | None:
     path, loader = config.loader("train")
     try:
         length: int | None = len(StandInLoader(loader, path))
-    except ConfigError:  # not known without the data; or wrong, and told of as such
+    except TrainkitError:  # not known without the data; or wrong, and told of as such
         length = None
     if by_epoch:
         return Horizon(True, end, None if length is None else end * length)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader
@@ -17,7 +18,13 @@ from trainkit.errors import TrainkitError
 from trainkit.evaluator import BaseMetric, Evaluator
 from trainkit.hook import Hook
 from trainkit.log_processor import LogProcessor
-from trainkit.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
+from trainkit.loops import (
+    BaseTrainLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    TestLoop,
+    ValLoop,
+)
 from trainkit.optim_wrapper import OptimWrapper
 from trainkit.param_scheduler import ParamScheduler
 from trainkit.runner.parts import DEFAULT_HOOKS
@@ -30,20 +37,70 @@ _SCHEDULER = Place(
     positional=1,
     read=frozenset({"convert_to_iter_based"}),
     kind=ParamScheduler,
-    noun="a parameter scheduler",
+    noun="a parameter scheduler, a subclass of trainkit.param_scheduler.ParamScheduler",
 )
+_OPTIMIZER = Place(
+    positional=1,
+    kind=torch.optim.Optimizer,
+    noun="an optimizer, a subclass of torch.optim.Optimizer",
+)
+
+
+@runtime_checkable
+class _Loop(Protocol):
+    """Whatever runs."""
+
+    def run(self) -> Any:
+        """Train, validate or test."""
+
+
+_TRAIN_LOOP = Place(
+    positional=2,
+    kind=_Loop,
+    not_kind=(ValLoop, TestLoop),
+    noun="a train loop, such as trainkit.loops.EpochBasedTrainLoop",
+)
+
+
+def _evaluation(default: Any) -> Place:
+    name = default.__name__
+    return Place(
+        default,
+        positional=3,
+        kind=_Loop,
+        not_kind=(BaseTrainLoop,),
+        noun=f"a loop such as trainkit.loops.{name}",
+    )
+
+
 # Places that are one node each, by their path.
 _FIXED = {
-    "model": Place(kind=torch.nn.Module, noun="a model", passed=frozenset({"data_preprocessor"})),
-    "optim_wrapper": Place(OptimWrapper, kind=OptimWrapper, noun="an optim_wrapper"),
-    "optim_wrapper.optimizer": Place(positional=1, kind=torch.optim.Optimizer, noun="an optimizer"),
-    "val_cfg": Place(ValLoop, positional=3),
-    "test_cfg": Place(TestLoop, positional=3),
-    "visualizer": Place(Visualizer, kind=Visualizer, noun="a visualizer"),
+    "model": Place(
+        passed=frozenset({"data_preprocessor"}),
+        kind=torch.nn.Module,
+        noun="a model, a subclass of torch.nn.Module",
+    ),
+    "optim_wrapper": Place(
+        OptimWrapper,
+        kind=OptimWrapper,
+        noun="an optim_wrapper, a subclass of trainkit.optim_wrapper.OptimWrapper",
+    ),
+    "optim_wrapper.optimizer": _OPTIMIZER,
+    "val_cfg": _evaluation(ValLoop),
+    "test_cfg": _evaluation(TestLoop),
+    "visualizer": Place(
+        Visualizer,
+        kind=Visualizer,
+        noun="a visualizer, a subclass of trainkit.visualizer.Visualizer",
+    ),
     "env": Place(setup_env),
     "env_cfg": Place(setup_env),
     "randomness": Place(set_random_seed, passed=frozenset({"seed"})),
-    "log_processor": Place(LogProcessor, kind=LogProcessor, noun="a log processor"),
+    "log_processor": Place(
+        LogProcessor,
+        kind=LogProcessor,
+        noun="a log processor, a subclass of trainkit.log_processor.LogProcessor",
+    ),
     "model_wrapper_cfg": Place(passed=frozenset({"module"})),
     "compile": Place(torch.compile, positional=1),
 }
@@ -71,14 +128,14 @@ class Places:
         """Return what is done with ``node`` at ``path``; None where it is left to others."""
         if not isinstance(node, Mapping):
             return None
-        head, *rest = path.split(".")
+        head, *rest = re.findall(r"[^.\[\]]+", path) or [""]
         if path in _FIXED:
             return _FIXED[path]
         if path == "train_cfg":
             return _train_loop(node)
         if head == "param_scheduler" and len(rest) <= 1:
             return _SCHEDULER if rest or "_target_" in node else None
-        if head == "hooks" and len(rest) == 1:
+        if head in ("hooks", "default_hooks", "custom_hooks") and len(rest) == 1:
             return _hook(rest[0])
         if head in ("evaluator", "val_evaluator", "test_evaluator"):
             return _in_evaluator(rest, node)
@@ -108,15 +165,23 @@ def _is_torchs(loader: Mapping[str, Any]) -> bool:
 
 
 def _train_loop(node: Mapping[str, Any]) -> Place:
-    if "_target_" in node or not isinstance(node.get("by_epoch"), bool):
-        return Place(positional=2)
-    loop = EpochBasedTrainLoop if node["by_epoch"] else IterBasedTrainLoop
+    if "_target_" in node or "by_epoch" not in node:
+        return _TRAIN_LOOP
+    by_epoch = node["by_epoch"]
+    if not isinstance(by_epoch, bool):  # told when the loop is tried
+        by_epoch = "max_iters" not in node
+    loop = EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop
     return Place(loop, positional=2, read=frozenset({"by_epoch"}))
 
 
 def _hook(name: str) -> Place:
     default = DEFAULT_HOOKS.get(name, {}).get("_target_")
-    return Place(default, read=frozenset({"priority"}), kind=Hook, noun="a hook")
+    return Place(
+        default,
+        read=frozenset({"priority"}),
+        kind=Hook,
+        noun="a hook, a subclass of trainkit.Hook",
+    )
 
 
 def _in_evaluator(rest: list[str], node: Mapping[str, Any]) -> Place | None:
@@ -125,4 +190,6 @@ def _in_evaluator(rest: list[str], node: Mapping[str, Any]) -> Place | None:
         return Place(Evaluator)
     inside = rest[1:] if rest[:1] == ["metrics"] else rest
     is_metric = len(inside) == 1 or (not rest and "_target_" in node)
-    return Place(kind=BaseMetric, noun="a metric") if is_metric and "_target_" in node else None
+    if not is_metric or "_target_" not in node:
+        return None
+    return Place(kind=BaseMetric, noun="a metric, a subclass of trainkit.evaluator.BaseMetric")

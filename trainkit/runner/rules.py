@@ -10,9 +10,11 @@ from typing import Any
 from trainkit.checkpoint import locate_checkpoint
 from trainkit.config.check import Node
 from trainkit.config.findings import Finding, shown
-from trainkit.errors import CheckpointError, ConfigError, did_you_mean
+from trainkit.config.signature import fits
+from trainkit.errors import CheckpointError, ConfigError, TrainkitError, did_you_mean
 from trainkit.evaluator import BaseMetric
-from trainkit.runner.stand_in import StandInLoader
+from trainkit.log import check_level
+from trainkit.runner.stand_in import NoBatch, StandInLoader
 
 # Names of a dataset's arguments that are places on the disk.
 _PATH_NAMES = ("root", "path", "file", "data_root", "data_dir", "ann_file")
@@ -55,10 +57,13 @@ def batch_sizes(config: Config) -> Iterator[Finding]:
         if path in config.nodes and f"{path}.dataset" in config.nodes:
             try:
                 len(StandInLoader(loader, path))
-            except ConfigError as error:
+            except NoBatch as error:
+                yield Finding(f"{path}.batch_size", str(error))
+            except TrainkitError as error:
                 # Else it is not known without the data; or wrong, and told of as such.
-                if "gives no batch" in str(error):
-                    yield Finding(f"{path}.batch_size", str(error))
+                key = str(error).partition(" ")[0]
+                if key in (f"{path}.batch_size", f"{path}.num_batch_per_epoch"):
+                    yield Finding(key, str(error))
 
 
 def monitors(config: Config) -> Iterator[Finding]:
@@ -73,11 +78,17 @@ def monitors(config: Config) -> Iterator[Finding]:
                 key = f"{path}.{argument}"
                 if config.plain.get("val_cfg") is None:
                     text = f"{key} is {metric!r}, but there is no validation (val_cfg is null)."
-                    yield Finding(key, f"{text} Set it to null, or validate.")
+                    off = key if _may_be_null(node, argument) else path
+                    yield Finding(key, f"{text} Set {off} to null, or validate.")
                 elif names is not None and metric not in names:
                     text = f"{key} is {metric!r}, which no metric of the evaluator gives."
                     near = did_you_mean(metric, names, listed="There is")
                     yield Finding(key, f"{text} {near}")
+
+
+def _may_be_null(node: Node, argument: str) -> bool:
+    parameter = node.schema.parameters.get(argument) if node.schema is not None else None
+    return parameter is not None and fits(None, parameter.hint)
 
 
 def _metric_names(config: Config) -> tuple[str, ...] | None:
@@ -103,6 +114,8 @@ def paths(config: Config) -> Iterator[Finding]:
             continue
         root = next((v for k, v in node.arguments.items() if k in ("data_root", "root")), None)
         for name, value in node.arguments.items():
+            if name in node.unknown:
+                continue
             is_path = name in _PATH_NAMES or name.endswith(_PATH_ENDINGS)
             if not is_path or not isinstance(value, str) or not value or "://" in value:
                 continue
@@ -141,9 +154,22 @@ def scaled_lr(config: Config) -> Iterator[Finding]:
         text = f"auto_scale_lr.{key}: there is no such key. {did_you_mean(str(key), known)}"
         yield Finding(f"auto_scale_lr.{key}", text)
     base = options.get("base_batch_size")
-    if options.get("enable") and (type(base) is not int or base < 1):
+    if not isinstance(options.get("enable", False), bool):
+        text = f"auto_scale_lr.enable is {shown(options['enable'])}; expected true or false."
+        yield Finding("auto_scale_lr.enable", text)
+    elif options.get("enable") and (type(base) is not int or base < 1):
         text = (
             f"auto_scale_lr.base_batch_size is {shown(base)}; expected the batch size that the "
             "learning rate is for, as auto_scale_lr.enable is true."
         )
         yield Finding("auto_scale_lr.base_batch_size", text)
+
+
+def log_level(config: Config) -> Iterator[Finding]:
+    """Logging must know the level."""
+    level = config.plain.get("log_level")
+    if isinstance(level, str):
+        try:
+            check_level(level)
+        except ConfigError as error:
+            yield Finding("log_level", str(error))

@@ -1,0 +1,120 @@
+"""Who set a value: files with lines, overrides and dataclasses, in the order of their turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from trainkit import TrainConfig, compose
+from trainkit.config import EpochBasedTrainLoopConfig
+from trainkit.config.origins import Touch, is_at_or_below, leaves, trace
+from trainkit.config.request import Request
+
+
+def touches(key: str, *overrides: str, config: TrainConfig | None = None) -> list[Touch]:
+    return trace(Request(overrides, config=config)).of(key)
+
+
+def test_a_file_is_named_with_its_line_and_who_chose_it() -> None:
+    (touch,) = touches("optim_wrapper.optimizer.lr", "optim_wrapper/optimizer=adam")
+    assert touch.source == "conf/optim_wrapper/optimizer/adam.yaml:2"
+    assert touch.why == "chosen by optim_wrapper/optimizer=adam"
+    assert touch.shown == f"{touch.source}, {touch.why}"
+    assert (touch.value, touch.is_user) == (0.001, False)
+
+
+def test_touches_come_in_the_order_of_their_turns() -> None:
+    found = touches("train_cfg.max_epochs", "train_cfg.max_epochs=3")
+    assert [touch.value for touch in found] == [15, 3]
+    assert [touch.is_user for touch in found] == [False, True]
+    assert found[-1].source == "the override train_cfg.max_epochs=3"
+
+
+def test_an_experiment_comes_after_what_it_changes() -> None:
+    found = touches("experiment_name", "experiment=digits_cosine")
+    assert [touch.value for touch in found] == ["digits", "digits_cosine"]
+    assert found[-1].source.startswith("conf/experiment/digits_cosine.yaml:")
+
+
+def test_a_mapping_in_an_override_touches_each_of_its_keys() -> None:
+    found = touches("optim_wrapper.clip_grad", "optim_wrapper.clip_grad={max_norm:1,norm_type:2}")
+    assert [(touch.key.rpartition(".")[2], touch.value) for touch in found[1:]] == [
+        ("max_norm", 1),
+        ("norm_type", 2),
+    ]
+
+
+def test_a_deletion_is_a_touch() -> None:
+    found = touches("model.dropout", "~model.dropout")
+    assert [touch.is_deletion for touch in found] == [False, True]
+    assert found[-1].value is None
+
+
+def test_a_dataclass_is_named() -> None:
+    config = TrainConfig(train_cfg=EpochBasedTrainLoopConfig(max_epochs=4), seed=7)
+    (touch,) = touches("train_cfg.max_epochs", config=config)
+    assert (touch.source, touch.value) == ("EpochBasedTrainLoopConfig given in Python", 4)
+    assert touches("seed", config=config)[-1].source == "what is given in Python"
+
+
+def test_a_file_of_ones_own_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "experiment").mkdir(parents=True)
+    (tmp_path / "my" / "experiment" / "mine.yaml").write_text("# @package _global_\n\nseed: 3\n")
+    last = trace(Request(("experiment=mine",), config_dirs=("my",))).last("seed")
+    assert last is not None
+    assert last.shown == "my/experiment/mine.yaml:3, chosen by experiment=mine"
+    assert last.is_user
+
+
+def test_nothing_touches_a_key_that_is_not_there() -> None:
+    assert touches("nothing") == []
+    assert trace(Request()).last("nothing") is None
+
+
+def test_hydras_own_settings_are_left_out() -> None:
+    assert touches("hydra") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "parent", "expected"),
+    [
+        ("a", "", True),
+        ("a.b", "a", True),
+        ("a", "a", True),
+        ("ab", "a", False),
+        ("a", "a.b", False),
+    ],
+)
+def test_what_is_inside_of_what(key: str, parent: str, *, expected: bool) -> None:
+    assert is_at_or_below(key, parent) == expected
+
+
+CHOICES = [
+    st.sampled_from(["optim_wrapper=default", "optim_wrapper=amp"]),
+    st.sampled_from(["optim_wrapper/optimizer=adam", "optim_wrapper/optimizer=adamw"]),
+    st.sampled_from(["train_cfg=iter", "param_scheduler=none", "param_scheduler=multistep"]),
+    st.sampled_from(["hooks=ema", "hooks=[ema,early_stopping]", "hooks.logger.interval=3"]),
+    st.sampled_from(["experiment=digits_cosine", "debug=overfit", "debug=fast_dev_run"]),
+    st.sampled_from(["seed=3", "seed=null", "seed=${fast_dev_run}", "++seed=4"]),
+    st.sampled_from(["model.channels=[8]", "+model.extra=1", "~model.dropout"]),
+    st.sampled_from(["optim_wrapper.optimizer.lr=0.5", "optim_wrapper.clip_grad={max_norm:1}"]),
+]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.tuples(*(st.none() | choice for choice in CHOICES)))
+def test_the_last_touch_has_the_value_that_hydra_composes(chosen: tuple[str | None, ...]) -> None:
+    overrides = tuple(text for text in chosen if text is not None)
+    raw = OmegaConf.to_container(compose(overrides), resolve=False)
+    origins = trace(Request(overrides))
+    for key, value in leaves(raw, ""):
+        last = origins.last(key)
+        assert last is not None, key
+        assert not last.is_deletion
+        if last.key == key:
+            assert last.value == value, key
