@@ -20,8 +20,8 @@ LAYERS = [
     ["errors"],
     ["config", "dist", "message_hub", "checkpoint", "env"],
     ["run_dir", "seed", "log", "data"],
-    ["dataloader", "model", "optim_wrapper", "param_scheduler", "evaluator", "visualizer"],
-    ["hook", "log_processor"],
+    ["dataloader", "model", "optim_wrapper", "evaluator", "visualizer"],
+    ["hook", "log_processor", "param_scheduler"],
     ["loops"],
     ["hooks"],
     ["runner"],
@@ -31,7 +31,10 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Constructors that mirror MMEngine's, and the class that names every point.
-LONG_SIGNATURES = {"Assembly.__init__", "CheckpointHook.__init__", "OneCycleLR.__init__"}
+LONG_SIGNATURES = {
+    *("Assembly.__init__", "CheckpointHook.__init__", "OneCycleLR.__init__"),
+    *("ProfilerHook.__init__", "ReduceOnPlateauLR.__init__"),
+}
 MANY_METHODS = {"Hook"}
 
 

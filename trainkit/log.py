@@ -86,7 +86,8 @@ class RunLog:
             for handler in handlers:
                 self.logger.removeHandler(handler)
                 shared.removeHandler(handler)
-                handler.close()
+                with contextlib.suppress(OSError):  # what it could not write, it has told already
+                    handler.close()
 
 
 class _Formatter(logging.Formatter):

@@ -48,8 +48,8 @@ def test_overrides_complete_after_every_command_that_takes_them(command: str) ->
         ("optim_wrapper.optimizer.lr=", ["optim_wrapper.optimizer.lr=0.1"]),
         ("+experiment=", ["+experiment=digits_cosine"]),
         ("~optim", ["~optim_wrapper"]),
-        ("hooks=[em", ["hooks=[ema"]),
-        ("hooks=[ema,", ["hooks=[ema,early_stopping", "hooks=[ema,ema"]),
+        ("hooks=[em", ["hooks=[ema", "hooks=[empty_cache"]),
+        ("hooks=[ema,e", ["hooks=[ema,early_stopping", "hooks=[ema,ema", "hooks=[ema,empty_cache"]),
         ("--config-n", ["--config-name"]),
         ("check --st", ["--step"]),
         (

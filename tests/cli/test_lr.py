@@ -70,12 +70,18 @@ def planned(*overrides: str) -> dict[str, list[float]]:
 
 @pytest.mark.parametrize("loop", ["epoch", "iter"])
 @pytest.mark.parametrize(
-    "option", ["multistep", "cosine", "warmup_cosine", "poly", "onecycle", "none"]
+    "option",
+    [
+        *("multistep", "cosine", "warmup_cosine", "poly", "onecycle", "none"),
+        *("constant", "exponential", "step", "cosine_restart"),
+    ],
 )
 def test_the_values_are_those_of_a_run(option: str, loop: str) -> None:
     changes = {
         "multistep": ("param_scheduler.multistep.milestones=[1,2]",),
         "warmup_cosine": ("param_scheduler.warmup.end=3",),
+        "constant": ("param_scheduler.warmup.end=3",),
+        "step": ("param_scheduler.step.step_size=2",),
     }
     overrides = [*SHORT, f"param_scheduler={option}", *changes.get(option, ())]
     if loop == "iter":
@@ -88,6 +94,10 @@ def test_the_values_are_those_of_a_run(option: str, loop: str) -> None:
     [
         ["param_scheduler=poly", "param_scheduler.poly.by_epoch=true"],
         ["param_scheduler=poly", f"+param_scheduler.warmup={LINEAR}"],
+        [
+            *("param_scheduler=cosine", "+param_scheduler.cosine.by_update=true"),
+            "optim_wrapper.accumulative_counts=4",
+        ],
         [
             "auto_scale_lr={enable: true, base_batch_size: 48}",
             "param_scheduler=cosine",

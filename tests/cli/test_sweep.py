@@ -74,6 +74,40 @@ def test_a_trial_that_is_wrong_keeps_all_from_starting(
     assert not Path("outputs").exists()
 
 
+def test_what_a_file_sweeps_over_is_checked_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my" / "experiment").mkdir(parents=True)
+    (tmp_path / "my" / "experiment" / "search.yaml").write_text(
+        "# @package _global_\n"
+        "hydra: {sweeper: {params: {seed: '1,2', optim_wrapper.optimizer.lr: '0.1,abc'}}}\n"
+    )
+    argv = ["--config-dir", "my", "-m", "experiment=search"]
+    assert main([*argv, *SHORT]) == 2
+    assert capsys.readouterr().err.startswith(
+        "ConfigError: optim_wrapper.optimizer.lr is 'abc'; SGD takes a number."
+    )
+    assert not Path("outputs").exists()
+    assert main(["check", *argv, "optim_wrapper.optimizer.lr=0.1,0.2,0.3"]) == 0
+    assert capsys.readouterr().out == "No mistake found in 6 trials.\n"
+
+
+def test_glob_sweeps_over_the_options_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "-m", "optim_wrapper=glob(*)"]) == 0
+    assert capsys.readouterr().out == "No mistake found in 2 trials.\n"
+
+
+@pytest.mark.parametrize(
+    "override", ["hydra.sweeper.params={seed: 1}", "+hydra.sweeper.params.a=1"]
+)
+def test_params_that_cannot_be_read_are_refused(
+    override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-m", override, "seed=1,2"]) == 2
+    assert "hydra.sweeper.params cannot be read; expected texts by key" in capsys.readouterr().err
+    assert not Path("outputs").exists()
+
+
 def test_work_dir_names_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-m", *SHORT, "work_dir=mine", "seed=1,2"]) == 0
     assert len(list(Path("mine").glob("*/status.json"))) == 2

@@ -99,7 +99,7 @@ def test_conf_stands_beside_the_package_in_a_checkout() -> None:
             "The config has no 'hooks.early_stopping.patience'. It is an option that is not "
             "chosen: add hooks=early_stopping.",
         ),
-        ("hooks=none", "hooks=none: there is no option 'none'. Choose from: early_stopping, ema."),
+        ("hooks=none", "hooks=none: there is no option 'none'. Choose from: early_stopping, ema"),
         ("seed=[1", "The override 'seed=[1' cannot be read. Expected key=value, with brackets"),
     ],
 )
@@ -123,3 +123,56 @@ def test_all_wrong_overrides_are_named_at_once() -> None:
 def test_a_config_dir_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match="--config-dir 'nowhere' is no directory"):
         compose(config_dirs=["nowhere"])
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with an own option of model, as hydra.searchpath would name it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sp" / "model").mkdir(parents=True)
+    (tmp_path / "sp" / "model" / "mine.yaml").write_text("_target_: trainkit.model.ConvNet\n")
+    return tmp_path
+
+
+PATH = "hydra.searchpath=[file://sp]"
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([PATH, "model=mine", "sede=1"], "The config has no 'sede'. Did you mean 'seed'?"),
+        ([PATH, "model=min"], "model=min: there is no option 'min'. Did you mean 'mine'?"),
+        (
+            ["hydra.searchpath=[file://nowhere]"],
+            "hydra.searchpath names 'nowhere', which is no directory. Mend the path.",
+        ),
+        (["=3"], "The override '=3' has no key; expected key=value."),
+        (["hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN has no effect here. Write -m for a sweep."),
+        (
+            ["optim_wrapper/optimizer@model.x=adam"],
+            "optim_wrapper/optimizer@model.x=adam: no defaults list chooses "
+            "optim_wrapper/optimizer for the package 'model.x'. Write "
+            "optim_wrapper/optimizer=adam; to put a second one there: "
+            "+optim_wrapper/optimizer@model.x=adam",
+        ),
+    ],
+)
+def test_what_hydra_would_take_or_misname_is_answered(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    assert str(caught.value) == message
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_searchpath_adds_options() -> None:
+    assert compose([PATH, "model=mine"]).model == {"_target_": "trainkit.model.ConvNet"}
+
+
+def test_an_override_before_other_defaults_is_answered(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "order.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /optim_wrapper: default\n  - /hooks: [ema]\n"
+    )
+    with pytest.raises(ConfigError, match="'override /group: option' stands after all other"):
+        compose(["experiment=order"], config_dirs=[tmp_path])

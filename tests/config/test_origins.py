@@ -86,6 +86,7 @@ def test_hydras_own_settings_are_left_out() -> None:
         ("a", "", True),
         ("a.b", "a", True),
         ("a", "a", True),
+        ("a[0].b", "a", True),
         ("ab", "a", False),
         ("a", "a.b", False),
     ],

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from trainkit import TrainConfig, compose, conf_dir
-from trainkit.config import build, schema
+from trainkit.config import build, hook_schemas, schedules, schema
 from trainkit.config.build import locate
 from trainkit.config.signature import REQUIRED, fits, schema_of
 from trainkit.runner.check import find_mistakes
@@ -30,13 +30,15 @@ PASSED = {
     "trainkit.hooks": set(),
 }
 READ = {
+    "trainkit.optim_wrapper": {"constructor", "paramwise_cfg", "modules"},
     "trainkit.param_scheduler": {"convert_to_iter_based"},
     "torch.utils.data": {"num_batch_per_epoch"},
     "trainkit.hooks": {"priority"},
 }
 CLASSES = [
     kind
-    for _, kind in inspect.getmembers(schema, dataclasses.is_dataclass)
+    for module in (schema, schedules, hook_schemas)
+    for _, kind in inspect.getmembers(module, dataclasses.is_dataclass)
     if "_target_" in {field.name for field in dataclasses.fields(kind)}
 ]
 
@@ -115,7 +117,7 @@ def test_the_root_has_the_keys_of_the_primary_config() -> None:
 
 
 def test_no_name_in_the_configstore_is_that_of_a_file() -> None:
-    from trainkit.config.request import GIVEN
+    from trainkit.config.given import GIVEN
 
     assert not list(conf_dir().rglob(f"{GIVEN}.yaml"))
 
@@ -138,8 +140,8 @@ def test_a_config_from_dataclasses_alone_has_no_mistake() -> None:
             optimizer=schema.AdamWConfig(lr=0.002), dtype="bfloat16", clip_grad={"max_norm": 1.0}
         ),
         param_scheduler=[
-            schema.LinearLRConfig(end=5),
-            schema.CosineAnnealingLRConfig(begin=5),
+            schedules.LinearLRConfig(end=5),
+            schedules.CosineAnnealingLRConfig(begin=5),
         ],
         dataloader=schema.DataLoadersConfig(
             train=schema.DataLoaderConfig(
@@ -155,7 +157,10 @@ def test_a_config_from_dataclasses_alone_has_no_mistake() -> None:
                 collate_fn={"_target_": "trainkit.dataloader.default_collate"},
             ),
         ),
-        hooks=[schema.EMAHookConfig(), schema.EarlyStoppingHookConfig(monitor="accuracy")],
+        hooks=[
+            hook_schemas.EMAHookConfig(),
+            hook_schemas.EarlyStoppingHookConfig(monitor="accuracy"),
+        ],
         test_cfg=None,
     )
     assert find_mistakes(compose(config=config)) == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from typing_extensions import Required, Unpack
+from typing_extensions import NotRequired, Required, Unpack
 
 from trainkit.config.signature import REQUIRED, describe, fits, schema_of, with_article
 
@@ -44,7 +44,7 @@ TYPES: list[tuple[Any, str, list[Any], list[Any]]] = [
      ["torch.relu", 3, None]),
     (torch.optim.Optimizer, "an Optimizer", [NODE], ["adam", 3, None]),
     (torch.device | str, "a text", ["cuda"], [None, [1]]),
-    (Any, "Any", [None, 3, "x", [1]], []),
+    (Any, "anything", [None, 3, "x", [1]], []),
     (T, "~T", [None, 3, "x"], []),
 ]  # fmt: skip
 
@@ -67,7 +67,7 @@ HINTS = st.sampled_from([row[0] for row in TYPES])
 
 @given(VALUES, HINTS)
 def test_what_fits_a_type_fits_it_or_null(value: Any, hint: Any) -> None:
-    assert fits(value, hint | None) == (value is None or fits(value, hint))
+    assert fits(value, Optional[hint]) == (value is None or fits(value, hint))  # noqa: UP045 - None | None is none
 
 
 @given(st.lists(VALUES))
@@ -91,6 +91,11 @@ class Options(TypedDict, total=False):
     width: int
 
 
+class Needed(TypedDict):
+    depth: int
+    width: NotRequired[int]
+
+
 def _open(size: int, *rest: int, **options: Any) -> None: ...
 
 
@@ -98,6 +103,9 @@ def _closed(size: int, /, first: int, *, name: str = "x") -> None: ...
 
 
 def _unpacked(**options: Unpack[Options]) -> None: ...
+
+
+def _needing(**options: Unpack[Needed]) -> None: ...
 
 
 def _unreadable(thing: NoSuchName) -> None: ...  # type: ignore[name-defined] # noqa: F821 - it is tested
@@ -118,8 +126,9 @@ def test_kwargs_take_any_name() -> None:
     assert [*schema.parameters] == ["size"]
 
 
-def test_a_typed_dict_gives_its_names() -> None:
-    schema = schema_of(_unpacked)
+@pytest.mark.parametrize("target", [_unpacked, _needing])
+def test_a_typed_dict_gives_its_names(target: Callable[..., None]) -> None:
+    schema = schema_of(target)
     assert schema is not None
     assert not schema.is_open
     assert schema.parameters["depth"].default is REQUIRED

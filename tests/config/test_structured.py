@@ -17,6 +17,7 @@ from trainkit.config import (
     AmpOptimWrapperConfig,
     CheckpointHookConfig,
     CosineAnnealingLRConfig,
+    EarlyStoppingHookConfig,
     EMAHookConfig,
     EpochBasedTrainLoopConfig,
     IterTimerHookConfig,
@@ -24,7 +25,7 @@ from trainkit.config import (
     OptimWrapperConfig,
     SGDConfig,
 )
-from trainkit.config.request import GIVEN
+from trainkit.config.given import GIVEN
 from trainkit.optim_wrapper import OptimWrapper
 from trainkit.runner.check import find_mistakes
 
@@ -94,6 +95,13 @@ def test_hooks_add_to_the_default_ones_by_name() -> None:
     cfg = compose(config=TrainConfig(hooks=given))
     assert cfg.hooks.logger is None
     assert {"mine", "checkpoint", "timer"} <= set(cfg.hooks)
+
+
+def test_an_override_of_hooks_adds_to_those_that_are_given() -> None:
+    given = {"early_stopping": EarlyStoppingHookConfig(monitor="accuracy")}
+    for override in ("hooks=[ema]", "hooks=ema", "+hooks=ema"):
+        cfg = compose([override], config=TrainConfig(hooks=given))
+        assert {"ema", "early_stopping", "checkpoint"} <= set(cfg.hooks)
 
 
 def test_hooks_in_a_list_take_the_names_of_conf() -> None:
@@ -298,9 +306,8 @@ def test_a_mistake_in_a_field_is_answered(capsys: pytest.CaptureFixture[str]) ->
         (
             {"model": object()},
             [],
-            "TrainConfig.model cannot be a config: Value 'object' is not a supported primitive "
-            "type. A config holds dataclasses, mappings, lists and plain values; give a live "
-            "object to Runner(...) instead.",
+            "TrainConfig.model is an object, a live object; a config holds dataclasses, mappings, "
+            "lists and plain values. Give it to Runner(...) instead.",
         ),
         (
             {"train_cfg": EpochBasedTrainLoopConfig(max_epochs="x")},  # type: ignore[arg-type]
@@ -317,6 +324,32 @@ def test_a_mistake_in_a_field_is_answered(capsys: pytest.CaptureFixture[str]) ->
             {"optim_wrapper": OptimWrapperConfig(optimizer=SGDConfig())},
             ["optim_wrapper.lr=3"],
             "The config has no 'optim_wrapper.lr'. It stands at optim_wrapper.optimizer.lr.",
+        ),
+        (
+            {"hooks": {"ema": EMAHookConfig(momentum="a")}},  # type: ignore[arg-type]
+            [],
+            "TrainConfig.hooks.ema.momentum is 'a'; EMAHookConfig takes a number or null.",
+        ),
+        (
+            {"optim_wrapper": OptimWrapperConfig(optimizer=SGDConfig(lr="x"))},  # type: ignore[arg-type]
+            [],
+            "TrainConfig.optim_wrapper.optimizer.lr is 'x'; SGDConfig takes a number.",
+        ),
+        (
+            {"optim_wrapper": OptimWrapperConfig(optimizer=SGDConfig(lr=None))},  # type: ignore[arg-type]
+            [],
+            "TrainConfig.optim_wrapper.optimizer.lr is null; SGDConfig takes a number.",
+        ),
+        (
+            {"train_cfg": EpochBasedTrainLoopConfig(max_epochs=2.5)},  # type: ignore[arg-type]
+            [],
+            "TrainConfig.train_cfg.max_epochs is 2.5; EpochBasedTrainLoopConfig takes a whole "
+            "number.",
+        ),
+        (
+            {"dataloader": 3},
+            [],
+            "TrainConfig.dataloader is 3; expected a dataclass or a mapping.",
         ),
         (
             {"hooks": [3]},
@@ -336,9 +369,22 @@ def test_a_mistake_in_python_is_answered(
 def test_wrong_arguments_are_answered() -> None:
     with pytest.raises(ConfigError, match="overrides is the text 'seed=1'; expected a list"):
         compose("seed=1")
+    with pytest.raises(ConfigError, match="overrides has 3; expected texts such as 'seed=1'"):
+        compose([3])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="config_dirs is 'x'; expected a list"):
+        compose(config_dirs="x")
+    for overrides in (None, {"seed": 1}):
+        with pytest.raises(ConfigError, match=r"expected a list such as \['seed=1'\]"):
+            compose(overrides)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="config_name is None; expected the name of a YAML file"):
+        compose(config_name=None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="The Runner has no argument 'seed' to give it"):
+        Runner.from_cfg(compose(), seed=3)
+    with pytest.raises(ConfigError, match="config_name or config_dirs; they are for composing one"):
+        train(compose(), config_dirs=["conf"])
     with pytest.raises(ConfigError, match="config is a dict; expected a TrainConfig"):
         compose(config={"seed": 1})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"train\(\) got a int; expected a TrainConfig, or"):
+    with pytest.raises(ConfigError, match=r"train\(\) got an int; expected a TrainConfig, or"):
         train(3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="give the overrides where it is composed"):
         train(compose(), ["seed=1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tests.toy import make_runner
-from trainkit import ConfigError
+from trainkit import CheckpointError, ConfigError
 from trainkit.checkpoint import read_checkpoint, read_manifest
 from trainkit.evaluator import BaseMetric
 from trainkit.hooks import CheckpointHook
@@ -163,6 +164,7 @@ def test_a_metric_without_a_direction_needs_a_rule(tmp_path: Path) -> None:
         ({"rule": "bigger"}, "rule is 'bigger'"),
         ({"save_best": ["a", "b"], "rule": ["less"] * 3}, "rule has 3 entries for 2 metrics"),
         ({"save_best": ["auto", "a"]}, "'auto' beside metrics"),
+        ({"published_keys": ["meta", "meta"]}, "published_keys is .*; expected each key once"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
@@ -210,6 +212,128 @@ def test_a_lower_limit_prunes_when_resuming(tmp_path: Path) -> None:
     again.train()
     names = {path.name for path in again.checkpoint_dir.glob("epoch_*")}
     assert names == {"epoch_5", "epoch_6"}
+
+
+def test_several_metrics_have_a_best_each_by_a_rule_each(tmp_path: Path) -> None:
+    evaluator = [Scores([0.1, 0.3, 0.2]), Scores([0.1, 0.3, 0.2], "cost")]
+    runner = make_runner(
+        tmp_path,
+        train_cfg={"by_epoch": True, "max_epochs": 3},
+        val_evaluator=evaluator,
+        default_hooks={
+            "checkpoint": {"save_best": ["accuracy", "cost"], "rule": ["greater", "less"]}
+        },
+    )
+    runner.train()
+    best = {path.name for path in runner.checkpoint_dir.glob("best_*")}
+    assert best == {"best_accuracy_epoch_2", "best_cost_epoch_1"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "best"), [({"greater_keys": ["zeal"]}, 2), ({"less_keys": ["z"]}, 1)]
+)
+def test_keys_tell_which_names_are_better_when_greater(
+    tmp_path: Path, rule: dict[str, Any], best: int
+) -> None:
+    runner = make_runner(
+        tmp_path,
+        val_evaluator=Scores([1.0, 2.0], "zeal"),
+        default_hooks={"checkpoint": {"save_best": "zeal", **rule}},
+    )
+    runner.train()
+    assert (runner.checkpoint_dir / f"best_zeal_epoch_{best}").is_dir()
+
+
+def test_checkpoints_can_be_kept_elsewhere(tmp_path: Path) -> None:
+    assert saved(tmp_path, interval=4, out_dir=str(tmp_path / "big")) == {"epoch_4", "epoch_5"}
+    link = tmp_path / "run" / "checkpoints"
+    assert link.readlink() == tmp_path / "big" / "run"
+    again = make_runner(
+        tmp_path / "run",
+        train_cfg={"by_epoch": True, "max_epochs": 6},
+        default_hooks={"checkpoint": {"out_dir": tmp_path / "big", "max_keep_ckpts": 1}},
+        resume=True,
+    )
+    again.train()
+    assert (again.epoch, again.iter) == (6, 18)
+    kept = {path.name for path in (tmp_path / "big" / "run").iterdir()}
+    assert kept == {"epoch_6", "last_checkpoint"}
+
+
+def test_two_runs_of_one_name_do_not_share_what_is_elsewhere(tmp_path: Path) -> None:
+    for parent in ("a", "b"):
+        saved(tmp_path / parent, interval=5, out_dir=tmp_path / "big")
+    assert {path.name for path in (tmp_path / "big").iterdir()} == {"run", "run_1"}
+
+
+def test_checkpoints_that_are_elsewhere_and_gone_are_missed(tmp_path: Path) -> None:
+    saved(tmp_path, interval=5, out_dir=tmp_path / "big")
+    (tmp_path / "big").rename(tmp_path / "unmounted")
+    with pytest.raises(CheckpointError) as caught:
+        make_runner(
+            tmp_path / "run",
+            default_hooks={"checkpoint": {"out_dir": tmp_path / "big"}},
+            resume=True,
+        ).train()
+    link = tmp_path / "run" / "checkpoints"
+    assert str(caught.value) == (
+        f"{link} leads to {tmp_path / 'big' / 'run'}, which is not there. Mount it or restore it; "
+        f"to go on without its checkpoints, remove {link}."
+    )
+
+
+def test_a_run_keeps_its_checkpoints_where_it_began(tmp_path: Path) -> None:
+    saved(tmp_path, interval=5)
+    again = make_runner(
+        tmp_path / "run",
+        train_cfg={"by_epoch": True, "max_epochs": 6},
+        default_hooks={"checkpoint": {"out_dir": tmp_path / "big"}},
+        resume=True,
+    )
+    again.train()
+    assert (again.work_dir / "checkpoints" / "epoch_6").is_dir()
+    assert not again.checkpoint_dir.is_symlink()
+    said = (again.work_dir / "train.log").read_text()
+    assert f"but the run's checkpoints stay in {again.checkpoint_dir}, where it began." in said
+
+
+def test_the_last_and_the_best_are_published_at_the_end(tmp_path: Path) -> None:
+    options = {"save_best": "accuracy", "published_keys": ["state_dict", "meta"]}
+    saved(tmp_path, interval=5, scores=[0.1, 0.9, 0.3, 0.2, 0.1], **options)
+    files = sorted((tmp_path / "run" / "checkpoints").glob("*.pth"))
+    assert [path.name.rpartition("-")[0] for path in files] == [
+        "best_accuracy_epoch_2",
+        "epoch_5",
+    ]
+    for path in files:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert path.stem.endswith(f"-{digest[:8]}")
+        published = torch.load(path, weights_only=True)
+        assert published.keys() == {"state_dict", "meta"}
+    whole = read_checkpoint(files[1].with_name("epoch_5"))
+    loaded = make_runner(tmp_path / "other", load_from=files[1])
+    loaded.load_or_resume()
+    expected = whole["state_dict"]["linear.weight"]
+    assert torch.equal(loaded.model.linear.weight.detach(), expected)
+
+
+def test_one_key_is_published_as_well(tmp_path: Path) -> None:
+    saved(tmp_path, interval=5, save_last=False, published_keys="state_dict")
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.pth"))
+    saved(tmp_path / "b", interval=5, published_keys="state_dict")
+    (path,) = (tmp_path / "b" / "run" / "checkpoints").glob("*.pth")
+    assert torch.load(path, weights_only=True).keys() == {"state_dict"}
+
+
+def test_a_key_that_no_checkpoint_has_is_pointed_out_before_training(tmp_path: Path) -> None:
+    saved(tmp_path, interval=5, published_keys=["state_dct", "state_dict"])
+    said = (tmp_path / "run" / "train.log").read_text()
+    warning = (
+        "hooks.checkpoint.published_keys has 'state_dct', which a checkpoint has only if a hook "
+        "adds it. Did you mean 'state_dict'?"
+    )
+    assert warning in said
+    assert said.index(warning) < said.index("Epoch(train)")
 
 
 def test_evaluating_alone_saves_nothing(tmp_path: Path) -> None:

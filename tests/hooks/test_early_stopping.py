@@ -37,6 +37,11 @@ def epochs(tmp_path: Path, scores: list[float], **options: Any) -> int:
         ([0.1, float("nan"), 0.5], {}, 2),
         ([0.1, float("nan"), 0.5], {"check_finite": False}, 3),
         ([0.1, 0.9, 0.95], {"stopping_threshold": 0.8}, 2),
+        ([0.1, 0.8, 0.95], {"stopping_threshold": 0.8}, 3),
+        ([0.9, 0.5, 0.1], {"stopping_threshold": 0.6, "rule": "less"}, 2),
+        ([float("nan")] * 3, {"check_finite": False, "patience": 2}, 2),
+        ([float("nan"), 0.2, 0.1, 0.3], {"check_finite": False, "patience": 2}, 4),
+        ([0, 0, 0], {"patience": 2}, 3),
     ],
 )
 def test_it_stops_when_nothing_improves(
@@ -55,7 +60,13 @@ def test_unless_only_a_warning_is_wanted(tmp_path: Path) -> None:
     assert "monitor is 'auc'" in (tmp_path / "train.log").read_text()
 
 
-@pytest.mark.parametrize("options", [{"patience": 0}, {"min_delta": -1.0}, {"rule": "more"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"patience": 0}, {"patience": 2.5}, {"min_delta": -1.0}, {"min_delta": float("nan")}),
+        {"rule": "more"},
+    ],
+)
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="early_stopping"):
         EarlyStoppingHook("accuracy", **options)
@@ -71,3 +82,54 @@ def test_the_early_stop_is_saved(tmp_path: Path) -> None:
     )
     runner.train()
     assert (runner.checkpoint_dir / "epoch_2").is_dir()
+
+
+def goes_on(tmp_path: Path, scores: list[float], **options: Any) -> int:
+    """Stop after 0.5, 0.4, 0.4; resume with other options; return the epochs."""
+    epochs_of = {"by_epoch": True, "max_epochs": 3 + len(scores)}
+    first = EarlyStoppingHook("accuracy", patience=2)
+    make_runner(
+        tmp_path, train_cfg=epochs_of, val_evaluator=Scores([0.5, 0.4, 0.4]), custom_hooks=[first]
+    ).train()
+    hook = EarlyStoppingHook(**{"monitor": "accuracy", "patience": 2, **options})
+    runner = make_runner(
+        tmp_path,
+        train_cfg=epochs_of,
+        val_evaluator=Scores([0.4, *scores]),  # the last epoch is validated again
+        custom_hooks=[hook],
+        resume=True,
+    )
+    runner.train()
+    return runner.epoch
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 3),
+        ({"patience": 4}, 5),
+        ({"stopping_threshold": 0.3, "patience": 9}, 3),
+        ({"rule": "less"}, 5),
+    ],
+)
+def test_a_resumed_run_stays_stopped_unless_it_would_not_have_stopped(
+    tmp_path: Path, options: dict[str, Any], expected: int
+) -> None:
+    assert goes_on(tmp_path, [0.4, 0.4, 0.4, 0.4], **options) == expected
+
+
+def test_a_monitor_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        epochs(tmp_path, [[1, 2], [1, 2]])  # type: ignore[list-item]
+    assert str(caught.value) == (
+        "hooks.early_stopping.monitor is 'accuracy', whose value is a list; expected a metric that "
+        "is a number."
+    )
+
+
+def test_evaluating_alone_stops_nothing(tmp_path: Path) -> None:
+    hook = EarlyStoppingHook("accuracy", patience=1)
+    runner = make_runner(tmp_path, val_evaluator=Scores([0.5, 0.1]), custom_hooks=[hook])
+    runner.val(load=False)
+    runner.val(load=False)
+    assert (hook.best, hook.stale) == (None, 0)

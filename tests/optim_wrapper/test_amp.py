@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from trainkit import Runner, compose, main
 from trainkit.checkpoint import check_plain
 from trainkit.errors import ConfigError
-from trainkit.optim_wrapper import AmpOptimWrapper, OptimWrapper
+from trainkit.optim_wrapper import AmpOptimWrapper, OptimWrapper, construct, with_amp
 
 
 def linear() -> nn.Linear:
@@ -276,3 +278,75 @@ def test_float16_takes_the_state_of_bfloat16_which_has_no_scale() -> None:
     half = AmpOptimWrapper(sgd(model), 64.0, "float16")
     half.load_state_dict(AmpOptimWrapper(sgd(model), 64.0, "bfloat16").state_dict())
     assert half.loss_scaler.get_scale() == 64.0
+
+
+@pytest.mark.parametrize("loss_scale", [512, 512.0, {"init_scale": 8.0}])
+def test_a_loss_scale_without_effect_is_warned_of(
+    loss_scale: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    AmpOptimWrapper(sgd(linear()), loss_scale, "bfloat16")
+    assert caplog.messages == [
+        f"loss_scale is {loss_scale}, but bfloat16 needs no scale and gets none; only float16 does."
+    ]
+
+
+# ------------------------------------------------------------------- amp=true
+
+SGD = {"_target_": "torch.optim.SGD", "lr": 0.05}
+
+
+class Own(OptimWrapper):
+    """A wrapper of one's own, of which nobody knows whether it can."""
+
+
+@pytest.mark.parametrize("target", [{}, {"_target_": "trainkit.optim_wrapper.OptimWrapper"}])
+def test_amp_makes_a_plain_wrapper_one_of_mixed_precision(target: dict[str, Any]) -> None:
+    node = {**target, "optimizer": SGD, "clip_grad": {"max_norm": 1.0}}
+    wrapper = construct(with_amp(node, "optim_wrapper"), "optim_wrapper", linear())
+    assert type(wrapper) is AmpOptimWrapper
+    assert wrapper.clip_kwargs == {"max_norm": 1.0}
+
+
+def test_amp_makes_each_of_several(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.ModuleDict({"a": linear(), "b": linear()})
+    amp = {"_target_": AmpOptimWrapper, "optimizer": SGD}
+    node = with_amp({"a": {"optimizer": SGD}, "b": amp}, "optim_wrapper")
+    both = construct(node, "optim_wrapper", model)
+    assert [type(wrapper) for wrapper in both.values()] == [AmpOptimWrapper, AmpOptimWrapper]
+    assert len(caplog.messages) == 1
+
+
+def test_amp_on_what_has_it_already_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    node = {"_target_": "trainkit.optim_wrapper.AmpOptimWrapper", "optimizer": SGD}
+    assert with_amp(node, "optim_wrapper") is node
+    assert caplog.messages == [
+        "amp is true, and optim_wrapper is an AmpOptimWrapper already: nothing to change."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("node", "what"),
+    [
+        ({"_target_": Own, "optimizer": SGD}, "optim_wrapper is of class Own"),
+        (OptimWrapper(sgd(linear())), "optim_wrapper is an object"),
+        ({"a": {"_target_": Own, "optimizer": SGD}}, "optim_wrapper.a is of class Own"),
+    ],
+    ids=["class", "object", "several"],
+)
+def test_amp_on_a_wrapper_that_cannot_is_refused(node: Any, what: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        with_amp(node, "optim_wrapper")
+    assert str(raised.value) == (
+        f"amp is true, but {what}, which cannot be told to use mixed precision: only a config of "
+        "an OptimWrapper can. Drop amp, or use an AmpOptimWrapper there."
+    )
+
+
+def test_amp_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["optim_wrapper=default", "amp=true", "optim_wrapper.clip_grad={max_norm: 1.0}"]
+    runner = Runner.from_cfg(compose(overrides), work_dir=tmp_path)
+    assert type(runner.optim_wrapper) is AmpOptimWrapper
+    own = f"optim_wrapper._target_={__name__}.Own"
+    with pytest.raises(SystemExit):
+        raise SystemExit(main(["check", "optim_wrapper=default", own, "amp=true"]))
+    assert "amp is true, but optim_wrapper is of class Own" in capsys.readouterr().err

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from trainkit import param_scheduler as ours
 from trainkit.errors import ConfigError
 from trainkit.optim_wrapper import OptimWrapper
 from trainkit.param_scheduler import (
     CosineAnnealingLR,
+    CosineRestartLR,
     LinearLR,
     MultiStepLR,
     OneCycleLR,
@@ -24,12 +21,6 @@ from trainkit.param_scheduler import (
     PolyLR,
     chain,
 )
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import mmengine.optim
-
-several = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def parameter() -> torch.nn.Parameter:
@@ -60,102 +51,6 @@ def followed(
     schedulers = make(optimizer)
     chain(schedulers)
     return [value for (value,) in follow(optimizer, schedulers, steps)]
-
-
-def mmengine_followed(make: Callable[[Any], list[Any]], steps: int, lr: float = 1.0) -> list[float]:
-    optimizer = sgd(lr)
-    return [value for (value,) in follow(optimizer, make(optimizer), steps)]
-
-
-@several
-@given(
-    st.floats(0.01, 1.0),
-    st.floats(0.01, 1.0),
-    st.integers(1, 12),
-    st.integers(1, 30),
-    st.lists(st.integers(0, 25), max_size=4),
-)
-def test_warm_up_then_multi_step_equals_mmengine(
-    lr: float, start_factor: float, warm_up: int, length: int, milestones: list[int]
-) -> None:
-    def make(package: Any) -> Callable[[Any], list[Any]]:
-        return lambda optimizer: [
-            package.LinearLR(optimizer, start_factor=start_factor, end=warm_up),
-            package.MultiStepLR(
-                optimizer, milestones=milestones, begin=warm_up, end=warm_up + length
-            ),
-        ]
-
-    steps = warm_up + length + 2
-    assert followed(make(ours), steps, lr) == pytest.approx(
-        mmengine_followed(make(mmengine.optim), steps, lr), rel=1e-12, abs=0
-    )
-
-
-@several
-@given(
-    st.floats(0.01, 1.0),
-    st.integers(1, 12),
-    st.integers(2, 20),
-    st.integers(0, 5),
-    st.floats(0.0, 0.01),
-)
-def test_warm_up_then_cosine_equals_mmengine(
-    lr: float, warm_up: int, length: int, gap: int, eta_min: float
-) -> None:
-    def make(package: Any) -> Callable[[Any], list[Any]]:
-        begin = warm_up + gap
-        return lambda optimizer: [
-            package.LinearLR(optimizer, start_factor=0.1, end=warm_up),
-            package.CosineAnnealingLR(optimizer, eta_min=eta_min, begin=begin, end=begin + length),
-        ]
-
-    steps = warm_up + gap + length + 2
-    assert followed(make(ours), steps, lr) == pytest.approx(
-        mmengine_followed(make(mmengine.optim), steps, lr), rel=1e-12, abs=0
-    )
-
-
-def test_disjoint_windows_equal_mmengine_in_any_list_order() -> None:
-    def make(package: Any) -> Callable[[Any], list[Any]]:
-        return lambda optimizer: [
-            package.PolyLR(optimizer, eta_min=0.1, begin=4, end=9),
-            package.LinearLR(optimizer, start_factor=0.1, end_factor=0.5, end=4),
-        ]
-
-    assert followed(make(ours), 10) == pytest.approx(
-        mmengine_followed(make(mmengine.optim), 10), rel=1e-12, abs=0
-    )
-
-
-@several
-@given(
-    st.integers(1, 6),
-    st.integers(1, 25),
-    st.lists(st.integers(0, 6), max_size=3),
-    st.floats(0.01, 1.0),
-)
-def test_warm_up_by_iteration_beside_milestones_by_epoch_equals_mmengine(
-    epoch_length: int, warm_up: int, milestones: list[int], start_factor: float
-) -> None:
-    def train(package: Any) -> list[float]:
-        optimizer = sgd(0.1)
-        by_iter = package.LinearLR(
-            optimizer, start_factor=start_factor, end=warm_up, by_epoch=False
-        )
-        by_epoch = package.MultiStepLR(optimizer, milestones=milestones, end=6, by_epoch=True)
-        if package is ours:
-            chain([by_iter, by_epoch])
-        optimizer.step()
-        found = []
-        for _ in range(6):
-            for _ in range(epoch_length):
-                found.append(optimizer.param_groups[0]["lr"])
-                by_iter.step()
-            by_epoch.step()
-        return [*found, optimizer.param_groups[0]["lr"]]
-
-    assert train(ours) == pytest.approx(train(mmengine.optim), rel=1e-12, abs=0)
 
 
 def test_overlapping_windows_fold_in_list_order() -> None:
@@ -301,29 +196,24 @@ def test_each_group_is_scaled_from_its_own_base() -> None:
     )
 
 
-def test_momentum_of_sgd_equals_mmengine() -> None:
-    mine, theirs = sgd(momentum=0.9), sgd(momentum=0.9)
-    arguments = {"start_factor": 0.5, "begin": 2, "end": 9}
-    found = follow(mine, [LinearLR(mine, param_name="momentum", **arguments)], 10, "momentum")
-    scheduler = mmengine.optim.LinearMomentum(theirs, **arguments)
-    expected = follow(theirs, [scheduler], 10, "momentum")
-    assert [value for (value,) in found] == pytest.approx(
-        [value for (value,) in expected], rel=1e-12, abs=0
-    )
-    assert mine.param_groups[0]["lr"] == 1.0
+def test_momentum_is_the_optimizers_momentum_or_its_first_beta() -> None:
+    first, second = sgd(momentum=0.8), torch.optim.AdamW([parameter()], betas=(0.8, 0.99))
+    for optimizer, key in ((first, "momentum"), (second, "betas")):
+        scheduler = LinearLR(optimizer, param_name="momentum", start_factor=0.5, end=3)
+        found = [value for (value,) in follow(optimizer, [scheduler], 3, key)]
+        values = [value[0] if key == "betas" else value for value in found]
+        assert values == pytest.approx([0.4, 0.6, 0.8, 0.8], rel=1e-15)
+        assert scheduler.get_last_value() == [0.8]
+    assert second.param_groups[0]["betas"] == (0.8, 0.99)
+    assert second.param_groups[0]["lr"] == 0.001
 
 
-def test_momentum_of_adam_is_its_first_beta_as_in_mmengine() -> None:
-    mine, theirs = (torch.optim.AdamW([parameter()], betas=(0.9, 0.99)) for _ in range(2))
-    arguments = {"start_factor": 0.5, "begin": 2, "end": 9}
-    scheduler = LinearLR(mine, param_name="momentum", **arguments)
-    found = [betas for (betas,) in follow(mine, [scheduler], 10, "betas")]
-    expected = follow(theirs, [mmengine.optim.LinearMomentum(theirs, **arguments)], 10, "betas")
-    assert [first for first, _ in found] == pytest.approx(
-        [first for ((first, _),) in expected], rel=1e-12, abs=0
-    )
-    assert {second for _, second in found} == {0.99}
-    assert scheduler.get_last_value() == [found[-1][0]]
+def test_a_beta_in_a_tensor_is_written_in_place() -> None:
+    beta = torch.tensor(0.8)
+    options: dict[str, Any] = {"lr": torch.tensor(0.1), "betas": (beta, torch.tensor(0.9))}
+    optimizer = torch.optim.AdamW([parameter()], **options)
+    LinearLR(optimizer, param_name="momentum", start_factor=0.5, end=3)
+    assert float(beta) == pytest.approx(0.4)
 
 
 def test_weight_decay_is_scheduled_by_the_same_class() -> None:
@@ -342,6 +232,67 @@ def test_an_unknown_value_is_an_error_that_lists_those_there_are() -> None:
     assert "lr, lr_decay, eps, weight_decay" in str(raised.value)
     assert "params," not in str(raised.value)
     assert "initial_" not in str(raised.value)
+
+
+def test_the_betas_are_two_and_momentum_is_the_first() -> None:
+    optimizer = torch.optim.AdamW([parameter()])
+    with pytest.raises(ConfigError) as raised:
+        LinearLR(optimizer, param_name="betas")
+    assert str(raised.value) == (
+        "LinearLR has param_name='betas'; expected the name of a number; 'momentum' is the first "
+        "of the betas."
+    )
+
+
+def test_a_value_that_only_some_groups_have_is_an_error() -> None:
+    groups = [{"params": [parameter()], "scale": 2.0}, {"params": [parameter()]}]
+    with pytest.raises(ConfigError, match=r"param_name='scale'; the optimizer has lr, momentum"):
+        LinearLR(torch.optim.SGD(groups, lr=0.1), param_name="scale")
+
+
+def test_a_value_for_each_group_leaves_the_wrappers_base_settings_to_the_last() -> None:
+    groups = [{"params": [parameter()]}, {"params": [parameter()], "lr": 0.5}]
+    wrapper = OptimWrapper(torch.optim.SGD(groups, lr=0.1))
+    scheduler = OneCycleLR(wrapper, eta_max=[1.0, 2.0], end=9)
+    assert scheduler.peaks == [1.0, 2.0, 2.0][: len(wrapper.param_groups)]
+    assert [group["lr"] for group in groups] == pytest.approx([1.0 / 25, 2.0 / 25])
+
+
+def test_windows_in_different_units_are_put_in_the_order_of_time() -> None:
+    def joined(*, mixed: bool) -> list[float]:
+        optimizer = sgd(1.0)
+        last = CosineRestartLR(optimizer, periods=[4], eta_min=0.0, begin=1, end=3, by_epoch=mixed)
+        first = LinearLR(optimizer, start_factor=1.0, end_factor=0.5, end=1 + 3 * mixed)
+        chain([last, first], lambda scheduler: 4 if scheduler.unit == "epoch" else 1)
+        last.last_step, first.last_step = 1, 4
+        last.apply()
+        return last.get_last_value()
+
+    assert joined(mixed=True) == joined(mixed=False) == [1.0]
+
+
+def test_updates_are_counted_by_the_wrapper_only() -> None:
+    with pytest.raises(ConfigError) as raised:
+        LinearLR(sgd(), by_update=True)
+    assert str(raised.value) == (
+        "LinearLR has by_update=True, but SGD does not count its updates. Make the schedule with "
+        "the OptimWrapper."
+    )
+    with pytest.raises(ConfigError, match="both by_epoch and by_update; a step is one of them"):
+        LinearLR(OptimWrapper(sgd()), by_update=True, by_epoch=True)
+
+
+def test_a_schedule_by_updates_moves_with_them() -> None:
+    optimizer = sgd(1.0)
+    wrapper = OptimWrapper(optimizer, accumulative_counts=3)
+    scheduler = LinearLR(wrapper, start_factor=0.5, end=3, by_update=True)
+    assert (scheduler.unit, scheduler.by_epoch) == ("update", False)
+    found = []
+    for _ in range(7):
+        found.append(optimizer.param_groups[0]["lr"])
+        wrapper.update_params(optimizer.param_groups[0]["params"][0] * 2)
+        scheduler.catch_up()
+    assert found == [0.5, 0.5, 0.5, 0.75, 0.75, 0.75, 1.0]
 
 
 def test_a_value_that_is_no_number_is_an_error() -> None:

@@ -1,36 +1,20 @@
-"""Every schedule beside MMEngine's of the same name, and beside its closed form."""
+"""Every schedule beside its closed form; tests/parity has them beside MMEngine's."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from trainkit import param_scheduler
 from trainkit.errors import ConfigError
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import mmengine.optim
 
-several = settings(max_examples=25, deadline=None, derandomize=True)
-
-LRS = st.floats(0.01, 1.0)
-WINDOWS = st.builds(
-    lambda begin, length: {"begin": begin, "end": begin + length},
-    st.integers(0, 6),
-    st.integers(1, 30),
-)
-
-
-def values(package: Any, name: str, lr: float, steps: int, **arguments: Any) -> list[float]:
+def values(name: str, lr: float, steps: int, **arguments: Any) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=lr)
-    scheduler = getattr(package, name)(optimizer, **arguments)
+    scheduler = getattr(param_scheduler, name)(optimizer, **arguments)
     optimizer.step()
     found = [optimizer.param_groups[0]["lr"]]
     for _ in range(steps):
@@ -39,112 +23,69 @@ def values(package: Any, name: str, lr: float, steps: int, **arguments: Any) -> 
     return found
 
 
-def assert_equals_mmengine(name: str, lr: float, scale: float = 1.0, **arguments: Any) -> None:
-    steps = arguments["end"] + 3
-    expected = values(mmengine.optim, name, lr, steps, **arguments)
-    assert values(param_scheduler, name, lr, steps, **arguments) == pytest.approx(
-        expected, rel=1e-12, abs=1e-15 * scale
-    )
-
-
-@several
-@given(LRS, WINDOWS, st.floats(0.01, 1.0), st.just(0.0) | st.floats(0.01, 1.0))
-def test_linear_equals_mmengine(
-    lr: float, window: dict[str, int], start_factor: float, end_factor: float
-) -> None:
-    assert_equals_mmengine(
-        "LinearLR", lr, lr, start_factor=start_factor, end_factor=end_factor, **window
-    )
-
-
-@several
-@given(LRS, WINDOWS, st.lists(st.integers(0, 35), max_size=6), st.floats(0.05, 2.0))
-def test_multi_step_equals_mmengine(
-    lr: float, window: dict[str, int], milestones: list[int], gamma: float
-) -> None:
-    assert_equals_mmengine("MultiStepLR", lr, 0.0, milestones=milestones, gamma=gamma, **window)
-
-
-@several
-@given(
-    LRS,
-    WINDOWS,
-    st.none() | st.integers(1, 40),
-    st.one_of(
-        st.just({}),
-        st.fixed_dictionaries({"eta_min": st.floats(0.0, 1.0)}),
-        st.fixed_dictionaries({"eta_min_ratio": st.floats(0.0, 1.0)}),
-    ),
-)
-def test_cosine_equals_mmengine(
-    lr: float, window: dict[str, int], T_max: int | None, minimum: dict[str, float]
-) -> None:
-    assert_equals_mmengine("CosineAnnealingLR", lr, T_max=T_max, **minimum, **window)
-
-
-@several
-@given(LRS, WINDOWS, st.floats(0.0, 3.0), st.floats(0.0, 1.0))
-def test_poly_equals_mmengine(
-    lr: float, window: dict[str, int], power: float, eta_min: float
-) -> None:
-    assert_equals_mmengine("PolyLR", lr, power=power, eta_min=eta_min, **window)
-
-
-@several
-@pytest.mark.parametrize("anneal_strategy", ["cos", "linear"])
-@pytest.mark.parametrize("three_phase", [False, True])
-@given(
-    lr=LRS,
-    window=WINDOWS,
-    beyond=st.none() | st.integers(0, 10),
-    eta_max=st.floats(0.01, 1.0),
-    pct_start=st.floats(0.0, 1.0),
-    div_factor=st.floats(1.0, 100.0),
-    final_div_factor=st.floats(1.0, 1e4),
-)
-def test_one_cycle_equals_mmengine(
-    anneal_strategy: str,
-    three_phase: bool,
-    lr: float,
-    window: dict[str, int],
-    beyond: int | None,
-    eta_max: float,
-    pct_start: float,
-    div_factor: float,
-    final_div_factor: float,
-) -> None:
-    length = window["end"] - window["begin"]
-    total_steps = None if beyond is None else length + beyond
-    assume(pct_start * (total_steps or length) != 1.0)  # MMEngine divides by the peak's step
-    assert_equals_mmengine(
-        "OneCycleLR",
-        lr,
-        eta_max=eta_max,
-        total_steps=total_steps,
-        pct_start=pct_start,
-        anneal_strategy=anneal_strategy,
-        div_factor=div_factor,
-        final_div_factor=final_div_factor,
-        three_phase=three_phase,
-        **window,
-    )
-
-
-@pytest.mark.parametrize("name", ["LinearLR", "CosineAnnealingLR", "PolyLR"])
-def test_defaults_are_those_of_mmengine(name: str) -> None:
-    assert_equals_mmengine(name, 0.1, end=12)
-
-
-def test_multi_step_gamma_is_a_tenth_as_in_mmengine() -> None:
-    assert_equals_mmengine("MultiStepLR", 0.1, milestones=[2, 5], end=8)
-
-
-def test_one_cycle_defaults_are_those_of_mmengine() -> None:
-    assert_equals_mmengine("OneCycleLR", 0.1, eta_max=0.5, end=20)
-
-
 def trained_at(name: str, steps: int, **arguments: Any) -> list[float]:
-    return values(param_scheduler, name, 1.0, steps, **arguments)
+    return values(name, 1.0, steps, **arguments)
+
+
+def test_constant_is_a_share_until_one_step_before_its_end() -> None:
+    found = trained_at("ConstantLR", 7, factor=0.25, begin=2, end=6)
+    assert found == [1.0, 1.0, 0.25, 0.25, 0.25, 1.0, 1.0, 1.0]
+
+
+def test_constant_of_one_step_stays_a_share() -> None:
+    assert trained_at("ConstantLR", 2, factor=0.5, end=1) == [0.5, 0.5, 0.5]
+
+
+def test_exponential_multiplies_in_every_step() -> None:
+    found = trained_at("ExponentialLR", 5, gamma=0.5, begin=1, end=5)
+    assert found == [1.0, 1.0, 0.5, 0.25, 0.125, 0.125]
+
+
+def test_exponential_growth_without_bound_is_infinite_and_no_error() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    scheduler = param_scheduler.ExponentialLR(optimizer, gamma=10.0)
+    scheduler.load_state_dict({"last_step": 400})
+    assert scheduler.get_last_value() == [math.inf]
+
+
+def test_step_multiplies_every_step_size_from_begin_on() -> None:
+    found = trained_at("StepLR", 7, step_size=2, gamma=0.5, begin=1, end=6)
+    assert found == [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.25]
+
+
+def test_restarts_begin_at_their_weights_and_stay_after_the_last_period() -> None:
+    found = trained_at(
+        "CosineRestartLR", 9, periods=[2, 4], restart_weights=[1, 0.5], eta_min=0.1, begin=1
+    )
+    quarter = math.cos(math.pi / 4)
+    second = [0.5, 0.3 + 0.2 * quarter, 0.3, 0.3 - 0.2 * quarter]
+    assert found == pytest.approx([1.0, 1.0, 0.55, *second, *second[-1:] * 3], rel=1e-14)
+
+
+def test_a_restart_ratio_is_a_share_of_the_optimizers_own_value() -> None:
+    found = trained_at("CosineRestartLR", 2, periods=[2, 9], eta_min_ratio=0.5)
+    assert found == pytest.approx([1.0, 0.75, 1.0], rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "turns"),
+    [
+        ("ConstantLR", {}, []),
+        ("MultiStepLR", {"milestones": [2, 5]}, [(3, "milestones"), (6, "milestones")]),
+        ("CosineAnnealingLR", {"T_max": 4}, [(5, "T_max")]),
+        ("CosineRestartLR", {"periods": [2, 4], "eta_min": 0.0}, [(3, "periods"), (7, "periods")]),
+        ("StepLR", {"step_size": 3}, [(4, "step_size"), (7, "step_size")]),
+        ("StepLR", {"step_size": 30}, [(31, "step_size")]),
+        ("ReduceOnPlateauLR", {}, None),
+    ],
+)
+def test_a_schedule_tells_where_it_turns(
+    name: str, arguments: dict[str, Any], turns: list[tuple[int, str]] | None
+) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    scheduler = getattr(param_scheduler, name)(optimizer, begin=1, end=10, **arguments)
+    window = [(1, "begin"), (10, "end")]
+    assert list(scheduler.turns()) == ([] if turns is None else [*window, *turns])
 
 
 def test_linear_reaches_the_end_factor_in_the_last_step_of_its_window() -> None:
@@ -230,6 +171,36 @@ def test_one_cycle_stays_at_its_last_value_after_total_steps() -> None:
     [
         ("LinearLR", {"start_factor": 1.5}, ["start_factor=1.5", "[0, 1]"]),
         ("LinearLR", {"end_factor": -0.1}, ["end_factor=-0.1", "[0, 1]"]),
+        ("ConstantLR", {"factor": 1.5}, ["factor=1.5", "[0, 1]"]),
+        ("ExponentialLR", {"gamma": -1}, ["gamma=-1", "0 or more"]),
+        ("StepLR", {"step_size": 0}, ["step_size=0", "at least 1"]),
+        ("StepLR", {"step_size": 2.5}, ["step_size=2.5", "a whole number"]),
+        ("StepLR", {"step_size": 2, "gamma": -1}, ["gamma=-1", "0 or more"]),
+        ("CosineRestartLR", {"periods": [], "eta_min": 0}, ["periods=[]", "[10, 20]"]),
+        ("CosineRestartLR", {"periods": 10, "eta_min": 0}, ["periods=10", "[10, 20]"]),
+        ("CosineRestartLR", {"periods": [3, 0], "eta_min": 0}, ["periods=[3, 0]", "[10, 20]"]),
+        (
+            "CosineRestartLR",
+            {"periods": [3, 2, 1], "restart_weights": [1, 2], "eta_min": 0},
+            ["3 periods and 2 restart_weights", "one for all"],
+        ),
+        ("CosineRestartLR", {"periods": [3]}, ["neither eta_min nor eta_min_ratio", "give one"]),
+        (
+            "CosineRestartLR",
+            {"periods": [3], "eta_min": 0, "eta_min_ratio": 0},
+            ["both eta_min and eta_min_ratio", "give one"],
+        ),
+        ("OneCycleLR", {"eta_max": [1, 2]}, ["2 values of eta_max", "1 parameter groups"]),
+        ("ReduceOnPlateauLR", {"factor": 1.0}, ["factor=1.0", "below 1"]),
+        ("ReduceOnPlateauLR", {"rule": "min"}, ["rule='min'", "'less' or 'greater'"]),
+        ("ReduceOnPlateauLR", {"threshold_rule": "r"}, ["threshold_rule='r'", "'rel' or 'abs'"]),
+        ("ReduceOnPlateauLR", {"threshold": -1}, ["threshold=-1", "0 or more"]),
+        ("ReduceOnPlateauLR", {"patience": -1}, ["patience=-1", "at least 0"]),
+        ("ReduceOnPlateauLR", {"cooldown": 0.5}, ["cooldown=0.5", "at least 0"]),
+        ("ReduceOnPlateauLR", {"min_value": [0, 0]}, ["2 values of min_value", "1 parameter"]),
+        ("ReduceOnPlateauLR", {"monitor": "x"}, ["Is more or less of 'x' better", "Set rule"]),
+        ("ReduceOnPlateauLR", {"interval": 5}, ["interval=5", "monitor='loss'", "train/loss"]),
+        ("ReduceOnPlateauLR", {"interval": 0}, ["interval=0", "at least 1"]),
         ("CosineAnnealingLR", {"T_max": 0}, ["T_max=0", "at least 1"]),
         (
             "CosineAnnealingLR",

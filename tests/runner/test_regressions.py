@@ -113,7 +113,7 @@ def test_a_validation_loss_is_no_mean_over_validations(tmp_path: Path) -> None:
 
 
 def test_weights_loaded_after_training_are_those_evaluated(tmp_path: Path) -> None:
-    runner = make_runner(tmp_path / "run", custom_hooks=[EMAHook(0.3)])
+    runner = make_runner(tmp_path / "run", custom_hooks=[EMAHook(momentum=0.3)])
     runner.train()
     path = runner.checkpoint_dir / "epoch_1"
     runner.load_checkpoint(path)
@@ -121,7 +121,7 @@ def test_weights_loaded_after_training_are_those_evaluated(tmp_path: Path) -> No
 
 
 def test_an_error_in_an_evaluation_does_not_mix_up_the_average(tmp_path: Path) -> None:
-    runner = make_runner(tmp_path, custom_hooks=[EMAHook(0.3)])
+    runner = make_runner(tmp_path, custom_hooks=[EMAHook(momentum=0.3)])
     runner.train()
     expected = runner.test()
     runner.register_hook(Once())
@@ -132,7 +132,7 @@ def test_an_error_in_an_evaluation_does_not_mix_up_the_average(tmp_path: Path) -
 
 def test_resuming_without_the_average_goes_on_from_the_trained_weights(tmp_path: Path) -> None:
     make_runner(tmp_path / "plain", train_dataloader=loader(), train_cfg=FOUR_EPOCHS).train()
-    averaged = make_runner(tmp_path / "run", train_dataloader=loader(), custom_hooks=[EMAHook(0.3)])
+    averaged = make_runner(tmp_path / "run", train_dataloader=loader(), custom_hooks=[EMAHook(momentum=0.3)])
     averaged.train()
     resumed = make_runner(
         tmp_path / "run", train_dataloader=loader(), train_cfg=FOUR_EPOCHS, resume=True

@@ -150,7 +150,3 @@ def _check_overrides(overrides: list[str]) -> None:
             raise ConfigError(
                 f"The argument {override!r} is no override; expected key=value, +key=value or ~key."
             )
-    keys = [text.partition("=")[0].lstrip("+") for text in overrides]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise ConfigError(f"Given more than once: {', '.join(twice)}. Which one counts? Drop one.")

@@ -30,7 +30,7 @@ def run(command: str, argv: list[str]) -> None:
         from trainkit.cli.sweep import check_trials, grid
 
         check_trials(given)
-        print(f"No mistake found in {len(list(grid(given.overrides)))} trials.")
+        print(f"No mistake found in {len(list(grid(given)))} trials.")
         return
     composed = _checked(given)
     print("No mistake found.")

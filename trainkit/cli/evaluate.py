@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainkit.cli.arguments import parse
-from trainkit.config import compose
+from trainkit.cli.arguments import Arguments, parse
+from trainkit.config.compose import Composed, make_request, try_compose
+from trainkit.config.findings import raise_findings, told_with_origin
+from trainkit.config.request import Request
 from trainkit.config.stored import stored_config
 from trainkit.errors import ConfigError
 from trainkit.run_dir import experiment_directory, make_unique, timestamp
+
+if TYPE_CHECKING:
+    from trainkit.config.origins import Origins
 
 
 def run(purpose: str, argv: list[str]) -> None:
@@ -25,21 +30,48 @@ def run(purpose: str, argv: list[str]) -> None:
     overrides = [text for text in given.overrides if not text.startswith("run=")]
     if runs:
         directory = Path(runs[-1]).expanduser()
-        cfg = stored_config(
-            directory, overrides, config_name=given.config_name, config_dirs=given.config_dirs
-        )
+        _evaluate(purpose, _stored(directory, overrides, given), directory)
     else:
-        cfg = compose(overrides, config_name=given.config_name, config_dirs=given.config_dirs)
-        if cfg.get("load_from") is None:
-            raise ConfigError(
-                f"trainkit {purpose} needs weights: give run=DIR, or load_from=CHECKPOINT."
-            )
-        directory = make_unique(
-            experiment_directory(cfg.get("experiment_name")), f"{purpose}_{timestamp()}"
-        )
-    from trainkit.runner import Runner
+        request = make_request(overrides, None, given.config_name, given.config_dirs)
+        _evaluate(purpose, try_compose(request), None)
 
-    runner = Runner.from_cfg(cfg, work_dir=str(directory), resume=False)
-    metrics: dict[str, Any] = getattr(runner, purpose)()
+
+def _stored(run: Path, overrides: list[str], given: Arguments) -> Composed:
+    """Return the config of a run as if it were composed, with its own origins."""
+    cfg = stored_config(
+        run, overrides, config_name=given.config_name, config_dirs=given.config_dirs
+    )
+
+    def origins() -> Origins:
+        from trainkit.config.origins import trace_stored
+
+        return trace_stored(run / "config.yaml", overrides)
+
+    return Composed(cfg, Request(tuple(overrides)), traced=origins)
+
+
+def _evaluate(purpose: str, evaluated: Composed, directory: Path | None) -> None:
+    """Check the config, and evaluate with it; None as directory makes one."""
+    from trainkit.runner import Runner
+    from trainkit.runner.check import find_mistakes
+    from trainkit.runner.from_config import arguments
+
+    cfg, found = evaluated.cfg, list(evaluated.findings)
+    if cfg is not None:
+        for split in {"train", "val", "test"} - {purpose}:
+            cfg[f"{split}_cfg"] = None  # what the others need may be gone
+        found += find_mistakes(cfg, ("work_dir",))
+    raise_findings(found, lambda _: evaluated.origins())
+    assert cfg is not None, "what has no mistake composes"
+    if directory is None and cfg.get("load_from") is None:
+        raise ConfigError(
+            f"trainkit {purpose} needs weights: give run=DIR, or load_from=CHECKPOINT."
+        )
+    if directory is None:
+        home = experiment_directory(cfg.get("experiment_name"))
+        directory = make_unique(home, f"{purpose}_{timestamp()}")
+    with told_with_origin(evaluated.origins):
+        runner = Runner(**arguments(cfg, work_dir=str(directory), resume=False))
+        metrics: dict[str, Any] = getattr(runner, purpose)()
     for name, value in metrics.items():
         print(f"{name}: {value}")

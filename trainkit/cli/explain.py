@@ -21,7 +21,8 @@ def run(command: str, argv: list[str]) -> None:
     Raises:
         ConfigError: No key was given, or the config has none of this name.
     """
-    keys = [argument for argument in argv if _is_key(argument)]
+    before = ["", *argv]
+    keys = [key for flag, key in zip(before, argv, strict=False) if _is_key(key, flag)]
     if len(keys) != 1:
         raise ConfigError(
             f"trainkit explain got {len(keys)} keys{': ' if keys else ''}{', '.join(keys)}; "
@@ -38,8 +39,10 @@ def run(command: str, argv: list[str]) -> None:
         print(line)
 
 
-def _is_key(argument: str) -> bool:
-    return not argument.startswith(("-", "+", "~")) and "=" not in argument
+def _is_key(argument: str, before: str) -> bool:
+    """Whether an argument is a key: no override, no flag, and not the value of one."""
+    is_value = before in ("--config-dir", "-cd", "--config-name", "-cn")
+    return not is_value and not argument.startswith(("-", "+", "~")) and "=" not in argument
 
 
 class _Explanation:

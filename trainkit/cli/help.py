@@ -7,8 +7,7 @@ from pathlib import Path
 
 from trainkit.cli.arguments import COMMANDS, parse
 from trainkit.config import compose
-from trainkit.config.diagnose import all_groups
-from trainkit.config.loader import conf_dir, hydra_loader
+from trainkit.config.loader import conf_dir, group_options, hydra_loader
 
 _WIDTH = 100
 _INDENT = 32
@@ -78,7 +77,7 @@ def _groups(
     compose(config_name=config_name, config_dirs=config_dirs)  # whose errors are readable
     with hydra_loader(config_dirs) as loader:
         composed = hydra_compose(config_name, return_hydra_config=True)
-        options = {group: list(loader.get_group_options(group)) for group in all_groups(loader)}
+        options = group_options(loader, config_name)
     chosen: dict[str, list[str]] = {}
     for group, option in composed.hydra.runtime.choices.items():
         listed = option if isinstance(option, list) else [option]

@@ -49,7 +49,7 @@ def run(command: str, argv: list[str]) -> None:
 
 def _plans(given: Arguments, iters_per_epoch: int | None) -> tuple[str, dict[str, Plan]]:
     """Return a title, and what is scheduled by what sets a trial apart: one, "", without sweep."""
-    trials = _swept(given.overrides) if given.multirun else [given.overrides]
+    trials = _swept(given) if given.multirun else [given.overrides]
     from trainkit.runner.schedule import plan  # imports torch
 
     composed = [_composed(trial, given) for trial in trials]
@@ -82,12 +82,12 @@ def _matters(key: str) -> bool:
     return head in _PARTS and rest.rpartition(".")[2] not in _HORIZONS
 
 
-def _swept(overrides: list[str]) -> list[list[str]]:
-    for text in overrides:
+def _swept(given: Arguments) -> list[list[str]]:
+    for text in given.overrides:
         override = parse_override(text)
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise ConfigError(f"{text} is drawn while the sweep runs; give the values: key=1,2.")
-    trials = list(grid(overrides))
+    trials = list(grid(given))
     if not trials:
         raise ConfigError("The sweep has no trial: one of its overrides sweeps over no value.")
     return trials

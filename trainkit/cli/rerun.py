@@ -38,9 +38,12 @@ def run(command: str, argv: list[str]) -> None:
         reset=("work_dir",),
     )
     overrides = _merged(_recorded(base), given.overrides)
+    from trainkit.config.origins import trace_stored
     from trainkit.runner.check import find_mistakes  # imports torch
 
-    raise_findings(find_mistakes(cfg))
+    raise_findings(
+        find_mistakes(cfg), lambda _: trace_stored(base / "config.yaml", given.overrides)
+    )
     wanted = identity(str(cfg.get("experiment_name")), overrides)
     resume = _resumes(cfg)
     directory = _directory(cfg, base, wanted, resume)

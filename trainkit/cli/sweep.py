@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
 
 from trainkit.cli.arguments import Arguments
 from trainkit.cli.hydra_app import run
 from trainkit.cli.train import objective, train_in
-from trainkit.config.loader import parse_override
+from trainkit.config.loader import hydra_loader, parse_override
 from trainkit.config.secrets import Redactor, redact_override
 from trainkit.errors import ConfigError, TrainkitError
 from trainkit.run_dir import (
@@ -26,6 +30,7 @@ from trainkit.run_dir import (
 )
 
 if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
     from omegaconf import DictConfig
 
 
@@ -118,7 +123,7 @@ def check_trials(given: Arguments) -> DictConfig:
 
     first: Composed | None = None
     wrong: dict[Finding, Composed] = {}
-    for overrides in grid(given.overrides):
+    for overrides in grid(given):
         request = make_request(overrides, None, given.config_name, given.config_dirs)
         composed, found = examine(request)
         first = composed if first is None else first
@@ -130,21 +135,53 @@ def check_trials(given: Arguments) -> DictConfig:
     return first.cfg
 
 
-def grid(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the overrides of each trial of a grid; what only a sweeper can draw is left out."""
-    choices: list[list[str]] = []
-    for text in overrides:
-        try:
-            override = parse_override(text)
-        except ConfigError:  # told when the trial is composed
-            choices.append([text])
-            continue
-        if override.is_sweep_override() and override.is_discrete_sweep():
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        elif not override.is_sweep_override():
-            choices.append([text])
+def grid(given: Arguments) -> Iterator[list[str]]:
+    """Yield the overrides of each trial of a grid; what only a sweeper can draw is left out.
+
+    Raises:
+        ConfigError: Values to sweep over that cannot be told.
+    """
+    with hydra_loader(given.config_dirs) as loader:
+        texts = [*_sweeper_params(given, loader), *given.overrides]
+        choices = [values for text in texts if (values := _values(text, loader)) is not None]
     yield from (list(trial) for trial in itertools.product(*choices))
+
+
+def _values(text: str, loader: ConfigLoader) -> list[str] | None:
+    """Return an override for each value that one sweeps over; None if only a sweeper draws them."""
+    try:
+        override = parse_override(text, loader)
+    except ConfigError:
+        return [text]  # told when the trial is composed
+    if not override.is_sweep_override():
+        return [text]
+    if not override.is_discrete_sweep():
+        return None
+    key = override.get_key_element()
+    try:
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    except HydraException as error:  # glob() over what is no group
+        reason = str(error).splitlines()[0].rstrip(".")
+        told = f"{text} cannot be swept over: {reason}. Give the values: {key}=1,2"
+        raise ConfigError(told) from None
+
+
+def _sweeper_params(given: Arguments, loader: ConfigLoader) -> list[str]:
+    """Return what the config itself sweeps over (``hydra.sweeper.params``), as overrides."""
+    own = {text.partition("=")[0] for text in given.overrides}
+    try:
+        cfg = loader.load_configuration(given.config_name, list(given.overrides), RunMode.MULTIRUN)
+        params = cfg.hydra.sweeper.get("params") or {}
+        return [f"{key}={value}" for key, value in params.items() if key not in own]
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        if isinstance(error, TrainkitError):
+            raise
+        return []  # told when the first trial is composed
+    except (AttributeError, AssertionError, TypeError):
+        raise ConfigError(
+            "hydra.sweeper.params cannot be read; expected texts by key, as in a file: "
+            "hydra: {sweeper: {params: {seed: '1,2'}}}."
+        ) from None
 
 
 def _print_results(directory: Path) -> None:

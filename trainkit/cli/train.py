@@ -54,6 +54,11 @@ def train(
         ConfigError: It tells every mistake in the config at once, before anything is built.
     """
     if config is not None and not isinstance(config, TrainConfig):
+        if config_name != "config" or config_dirs:
+            raise ConfigError(
+                "train() got a composed config and config_name or config_dirs; they are for "
+                "composing one."
+            )
         return _train_composed(config, overrides)
     request = make_request(overrides, config, config_name, config_dirs)
     from trainkit.runner.check import compose_checked
@@ -70,11 +75,12 @@ def _train_composed(cfg: DictConfig, overrides: Sequence[str]) -> float | None:
 
     from trainkit.config import is_config
     from trainkit.config.findings import raise_findings
+    from trainkit.config.signature import with_article
     from trainkit.runner.check import find_mistakes
 
     if not is_config(cfg):
-        kind = type(cfg).__name__
-        raise ConfigError(f"train() got a {kind}; expected a TrainConfig, or a composed config.")
+        kind = with_article(type(cfg).__name__)
+        raise ConfigError(f"train() got {kind}; expected a TrainConfig, or a composed config.")
     if overrides:
         raise ConfigError(
             "train() got a composed config and overrides; give the overrides where it is composed."
@@ -150,11 +156,16 @@ def _run_directory(cfg: Any, run: Path | None) -> Iterator[Path]:
     if run is not None:
         yield run
         return
-    new = new_run_directory(str(cfg.get("experiment_name")))
+    home = experiment_directory(cfg.get("experiment_name"))
+    made = [directory for directory in (home, *home.parents) if not directory.exists()]
+    new = new_run_directory(cfg.get("experiment_name"))
     try:
         yield new
     except BaseException:
         shutil.rmtree(new)
+        for directory in made:
+            with contextlib.suppress(OSError):  # another run is in it by now
+                directory.rmdir()
         raise
 
 

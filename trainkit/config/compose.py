@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainkit.config.findings import Finding, raise_findings
+from trainkit.config.given import in_python
 from trainkit.config.loader import hydra_loader
-from trainkit.config.request import Request, in_python
+from trainkit.config.request import Request
 from trainkit.config.schema import TrainConfig
 from trainkit.errors import ConfigError, did_you_mean
 
@@ -30,12 +33,14 @@ class Composed:
         request: What ``cfg`` was composed from.
         findings: What is wrong.
         unsure: Groups of which a wrong option was chosen: what is below says nothing.
+        traced: Gives who set what, where ``cfg`` was not composed from the request.
     """
 
     cfg: DictConfig | None
     request: Request
     findings: tuple[Finding, ...] = ()
     unsure: tuple[str, ...] = ()
+    traced: Callable[[], Origins] | None = None
 
     def origins(self) -> Origins | None:
         """Return who set what in ``cfg``."""
@@ -43,6 +48,8 @@ class Composed:
 
     @cached_property
     def _origins(self) -> Origins:
+        if self.traced is not None:
+            return self.traced()
         from trainkit.config.origins import trace
 
         return trace(self.request)
@@ -83,8 +90,18 @@ def make_request(
     Raises:
         ConfigError: They are of the wrong kind.
     """
+    if isinstance(overrides, Mapping) or not isinstance(overrides, Iterable):
+        raise ConfigError(f"overrides is {overrides!r}; expected a list such as ['seed=1'].")
+    if not isinstance(config_name, str) or not config_name:
+        raise ConfigError(f"config_name is {config_name!r}; expected the name of a YAML file.")
     if isinstance(overrides, str):
         raise ConfigError(f"overrides is the text {overrides!r}; expected a list: [{overrides!r}].")
+    for text in overrides:
+        if not isinstance(text, str):
+            raise ConfigError(f"overrides has {text!r}; expected texts such as 'seed=1'.")
+    if isinstance(config_dirs, str | Path):
+        given = str(config_dirs)
+        raise ConfigError(f"config_dirs is {given!r}; expected a list: [{given!r}].")
     if config is not None and not isinstance(config, TrainConfig):
         kind = type(config).__name__
         raise ConfigError(
@@ -107,17 +124,39 @@ def try_compose(request: Request) -> Composed:
     early = (*_early_problems(request.overrides), *unknown)
     if not early:
         try:
-            with hydra_loader(request.config_dirs) as loader, in_python(request, loader) as given:
-                return Composed(hydra_compose(request.config_name, given), request)
+            with (
+                hydra_loader(request.config_dirs) as loader,
+                in_python(request, loader) as given,
+                warnings.catch_warnings(record=True) as caught,
+            ):
+                warnings.simplefilter("always")
+                cfg = hydra_compose(request.config_name, given)
+            return Composed(cfg, request, tuple(_told_by_warnings(caught)))
         except YAMLError as error:
             from trainkit.config.file_problems import yaml_problem
 
             return Composed(None, request, (Finding("", yaml_problem(error)),))
-        except (HydraException, OmegaConfBaseException, ValueError, OSError) as failure:
+        except (
+            *(HydraException, OmegaConfBaseException, ValueError, OSError),
+            AssertionError,  # Hydra's own, where an 'override' stands before another default
+        ) as failure:
             if isinstance(failure, ConfigError):
                 raise
             return _diagnosed(failure, request)  # group=null: a ValueError of Hydra's
     return _diagnosed(None, request, early)
+
+
+def _told_by_warnings(caught: Iterable[warnings.WarningMessage]) -> Iterator[Finding]:
+    """Yield what Hydra only warns of and is a mistake; pass the other warnings on."""
+    for warning in caught:
+        absent = re.search(r"hydra.searchpath.*path=(.*) is not available", str(warning.message))
+        if absent is not None:
+            text = f"hydra.searchpath names {absent[1]!r}, which is no directory. Mend the path."
+            yield Finding("", text)
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 def _unknown_local(request: Request) -> Iterator[Finding]:
@@ -141,7 +180,9 @@ def _diagnosed(
 ) -> Composed:
     from trainkit.config.diagnose import diagnose
 
-    found = diagnose(failure, request, early)
+    with warnings.catch_warnings():  # Hydra repeats itself each time it is asked
+        warnings.filterwarnings("ignore", message=r".*hydra\.searchpath")
+        found = diagnose(failure, request, early)
     return Composed(found.cfg, found.request, found.findings, found.unsure)
 
 
@@ -153,7 +194,11 @@ def _early_problems(overrides: Sequence[str]) -> list[Finding]:
         given = " and ".join(text for text, k in zip(overrides, keys, strict=True) if k == key)
         found.append(Finding("", f"{key} is given more than once: {given}. Drop one."))
     for text in overrides:
+        name = text.partition("=")[0].lstrip("+~")
         if text.startswith("~hooks."):
-            name = text.partition("=")[0].removeprefix("~")
             found.append(Finding("", f"{text}: a hook is removed by {name}=null."))
+        elif not name.strip():
+            found.append(Finding("", f"The override {text!r} has no key; expected key=value."))
+        elif name == "hydra.mode":
+            found.append(Finding("", f"{text} has no effect here. Write -m for a sweep."))
     return found

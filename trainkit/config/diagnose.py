@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from trainkit.config.build import find_target
 from trainkit.config.file_problems import file_problem
 from trainkit.config.findings import Finding, shown
-from trainkit.config.loader import conf_dir, hydra_loader, parse_override
-from trainkit.config.request import Request, in_python
+from trainkit.config.given import in_python
+from trainkit.config.loader import conf_dir, group_options, hydra_loader, parse_override
+from trainkit.config.request import Request
 from trainkit.config.signature import describe, schema_of
 from trainkit.errors import ConfigError, MissingExtra, TrainkitError, did_you_mean
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # What Hydra and OmegaConf raise about a config.
-_REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError)
+_REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def diagnose(error: Exception | None, request: Request, early: Sequence[Finding]
         sorted_out.sort()
     found = [*early, *(Finding("", text) for text in sorted_out.problems)]
     left = dataclasses.replace(request, overrides=tuple(sorted_out.good))
-    cfg = _composed(left)
+    cfg = sorted_out.composed()
     if not found:
         assert error is not None, "without an error there are early findings"
         found.append(Finding("", file_problem(error, request, [*sorted_out.groups])))
@@ -80,22 +81,28 @@ class _Overrides:
 
     def __init__(self, request: Request, loader: ConfigLoader) -> None:
         self.request, self.loader = request, loader
-        self.groups = {group: loader.get_group_options(group) for group in all_groups(loader)}
+        self.groups = group_options(loader, request.config_name, request.overrides)
         self.told: dict[str, str] = {}  # what is wrong with an override
         self.good: list[str] = []
         self.unsure: list[str] = []  # groups of which a wrong option was chosen
+        self._composed: dict[tuple[str, ...], DictConfig | None] = {}
 
     def sort(self) -> None:
         """Look at choices of options first, since they decide which keys there are."""
         choices, values = self._parsed()
+        # Where files are looked for comes before what is chosen of them.
+        values.sort(key=lambda override: override.key_or_group != "hydra.searchpath")
+        if values and values[0].key_or_group == "hydra.searchpath":
+            self.good.append(str(values.pop(0).input_line))
         for override in choices:
-            problem = _option_problem(override, {*self.groups}, self.loader)
+            problem = _option_problem(override, self.groups, self.loader)
+            problem = problem or self._package_problem(override)
             if problem is None:
                 self.good.append(str(override.input_line))
             else:
                 self.told[str(override.input_line)] = problem
                 self.unsure.append(override.key_or_group)
-        cfg = _composed(dataclasses.replace(self.request, overrides=tuple(self.good)))
+        cfg = self.composed()
         if cfg is None:  # what is wrong lies deeper than in the values
             self.good += [str(override.input_line) for override in values]
             return
@@ -106,6 +113,26 @@ class _Overrides:
             elif not self._is_unsure(override.key_or_group):
                 self.told[str(override.input_line)] = problem
 
+    def _package_problem(self, override: Override) -> str | None:
+        """Return what is wrong with a choice for a package, ``group@package=option``."""
+        group, line = override.key_or_group, str(override.input_line)
+        if override.package is None or override.is_add():
+            return None
+        with_it = dataclasses.replace(self.request, overrides=(*self.good, line))
+        if _composed(with_it) is not None:
+            return None
+        return (
+            f"{line}: no defaults list chooses {group} for the package {override.package!r}. Write "
+            f"{group}={override.value()}; to put a second one there: +{line}"
+        )
+
+    def composed(self) -> DictConfig | None:
+        """Compose with the good overrides; None if that fails."""
+        good = tuple(self.good)
+        if good not in self._composed:
+            self._composed[good] = _composed(dataclasses.replace(self.request, overrides=good))
+        return self._composed[good]
+
     @property
     def problems(self) -> list[str]:
         """What is wrong, in the order of the overrides."""
@@ -114,14 +141,14 @@ class _Overrides:
     def _parsed(self) -> tuple[list[Override], list[Override]]:
         choices: list[Override] = []
         values: list[Override] = []
-        seen = set()
+        seen: set[str] = set()
         for text in self.request.overrides:
             try:
                 override = parse_override(text)
             except ConfigError:
                 self.told[text] = _unreadable(text, self.groups)
                 continue
-            if override.key_or_group in seen or text.startswith("~hooks."):
+            if override.key_or_group in ("", *seen) or text.startswith("~hooks."):
                 continue  # told already
             seen.add(override.key_or_group)
             is_choice = override.key_or_group in self.groups or override.key_or_group.startswith(
@@ -214,17 +241,9 @@ def key_error(override: Override, cfg: DictConfig) -> ConfigError:
     return ConfigError(key_problem(override, _plain(cfg), {}) or f"{override.input_line}: no key.")
 
 
-def all_groups(loader: ConfigLoader, parent: str = "") -> Iterator[str]:
-    """Yield every config group, nested ones as ``parent/child``; Hydra's own group is left out."""
-    for name in loader.list_groups(parent):
-        group = f"{parent}/{name}" if parent else name
-        if group == "hydra" or name.startswith("__"):
-            continue
-        yield group
-        yield from all_groups(loader, group)
-
-
-def _option_problem(override: Override, groups: set[str], loader: ConfigLoader) -> str | None:
+def _option_problem(
+    override: Override, groups: Mapping[str, list[str]], loader: ConfigLoader
+) -> str | None:
     group = override.key_or_group
     if override.is_delete():
         return None
@@ -232,16 +251,17 @@ def _option_problem(override: Override, groups: set[str], loader: ConfigLoader) 
         text = str(override.input_line).partition("=")[2]
         both = f"{group}=[{text}] for all, or " if group == "hooks" else ""
         return f"{group}={text} is a sweep. Write {both}-m to sweep over them."
-    options = loader.get_group_options(group)
+    # Hydra's own groups are not among those of the config.
+    options = groups[group] if group in groups else loader.get_group_options(group)
     value = override.value()
     for option in value if isinstance(value, list) else [value]:
         if str(option) not in options:
-            return _unknown_option(group, option, options, groups, loader)
+            return _unknown_option(group, option, options, groups)
     return None
 
 
 def _unknown_option(
-    group: str, option: Any, options: list[str], groups: set[str], loader: ConfigLoader
+    group: str, option: Any, options: list[str], groups: Mapping[str, list[str]]
 ) -> str:
     if isinstance(option, dict):
         return f"{group} is {shown(option)}; expected the name of an option: {', '.join(options)}."
@@ -254,7 +274,7 @@ def _unknown_option(
     if "submitit" in str(option):
         return str(MissingExtra("hydra-submitit-launcher", "slurm", f"{group}={option}"))
     name = shown(option) if isinstance(option, bool) else str(option)
-    homes = [g for g in sorted(groups) if str(option) in loader.get_group_options(g)]
+    homes = [other for other, names in groups.items() if str(option) in names]
     if homes and option != "none":
         near = f"It is one of {homes[0]}: {homes[0]}={option}."
     else:

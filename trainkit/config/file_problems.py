@@ -37,6 +37,12 @@ def file_problem(error: Exception, request: Request, groups: Sequence[str]) -> s
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing(error, request, groups)
+    if isinstance(error, AssertionError):
+        return (
+            f"A defaults list on the way from {request.config_name!r} cannot be read. In each, "
+            "'override /group: option' stands after all other entries but _self_, and the group "
+            "hooks is extended by '/hooks: [...]' before them."
+        )
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     for pattern, say in _SAYINGS:
         match = re.search(pattern, text)

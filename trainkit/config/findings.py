@@ -83,33 +83,60 @@ def _sources(key: str, origins: Origins) -> list[str]:
     """Return who set what stands at and below ``key``: the user's own places, if there are any."""
     touches = origins.of(key)
     own = [touch for touch in touches if touch.is_user] or touches[-1:]
-    return list(dict.fromkeys(touch.shown for touch in own))
+    return list(dict.fromkeys(origins.told(touch, touch.key) for touch in own))
 
 
 def tell(
     findings: Sequence[Finding], origins: Callable[[Finding], Origins | None] = lambda _: None
 ) -> str:
     """Return all findings as one text, numbered if there are several."""
-    texts = [
-        f"{finding.text}{_origin(finding, origins(finding) if finding.key else None)}"
-        for finding in findings
-    ]
+    texts: list[str] = []
+    left_over: dict[tuple[str, str], list[Finding]] = {}  # by node, and what they are left from
+    for finding in findings:
+        traced = origins(finding) if finding.key else None
+        left = "" if traced is None else _left_over(finding, traced)
+        if not left:
+            texts.append(f"{finding.text}{_origin([finding], origins)}")
+            continue
+        together = left_over.setdefault((finding.node, left), [])
+        if not together:
+            texts.append("")  # its place in the list, for all of them
+        together.append(finding)
+    for (_, left), together in left_over.items():
+        text = f"{_told_left_over(left, together)}{_origin(together, origins)}"
+        texts[texts.index("")] = text
     if len(texts) == 1:
         return texts[0]
     numbered = (f"{n}. {text}" for n, text in enumerate(texts, 1))
     return "\n".join([f"The config has {len(texts)} mistakes.", *numbered])
 
 
-def _origin(finding: Finding, origins: Origins | None) -> str:
-    touch = None if origins is None else origins.last(finding.key)
-    if touch is None or origins is None:
-        return ""
-    left = _left_over(finding, origins)
-    return f"\n   {left}Set by {touch.shown}."
+def _origin(findings: Sequence[Finding], origins: Callable[[Finding], Origins | None]) -> str:
+    """Return the line that says who set what the findings are about."""
+    traced = [(finding.key, origins(finding)) for finding in findings if finding.key]
+    places = dict.fromkeys(_set_by(key, found) for key, found in traced if found is not None)
+    told = "; ".join(filter(None, places))
+    return f"\n   Set by {told}." if told else ""
+
+
+def _set_by(key: str, origins: Origins) -> str:
+    """Return who set ``key``; of a mapping, who touched it last."""
+    last = origins.last(key)
+    return "" if last is None else origins.told(last, key)
+
+
+def _told_left_over(left: str, findings: Sequence[Finding]) -> str:
+    keys = [finding.key for finding in findings]
+    verb, them = ("is", "it") if len(keys) == 1 else ("are", "them")
+    return (
+        f"{', '.join(keys)} {verb} left over from {left}, which takes no such argument. Choose an "
+        f"option of the group instead of a _target_, or remove {them}: "
+        f"{' '.join(f'~{key}' for key in keys)}"
+    )
 
 
 def _left_over(finding: Finding, origins: Origins) -> str:
-    """Say so if an argument belongs to an earlier target of its node."""
+    """Say what an argument is left over from, if it belongs to an earlier target of its node."""
     touches = origins.touches
     target_key = f"{finding.node}._target_"
     targets = [n for n, touch in enumerate(touches) if touch.key == target_key]
@@ -117,9 +144,7 @@ def _left_over(finding: Finding, origins: Origins) -> str:
     if not finding.node or not set_at or len(targets) < 2 or set_at[-1] > targets[-1]:
         return ""
     before = [touches[n].value for n in targets if n <= targets[-2]][-1]
-    if before == touches[targets[-1]].value:
+    now = touches[targets[-1]]
+    if before == now.value:
         return ""
-    return (
-        f"It is left over from {before}, which {touches[targets[-1]].source} replaced: choose an "
-        f"option of the group instead of a _target_, or remove it by ~{finding.key}. "
-    )
+    return f"{before}, which {now.source} replaced by {now.value}"

@@ -98,8 +98,37 @@ def _check_names(directory: Path) -> None:
             )
 
 
-def parse_override(text: str) -> Override:
+def group_options(
+    loader: ConfigLoader, config_name: str = "config", overrides: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """Return every config group with its options, nested ones as ``parent/child``.
+
+    Hydra's own groups are left out; what ``hydra.searchpath`` adds is not.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.object_type import ObjectType
+
+    assert isinstance(loader, ConfigLoaderImpl), "Hydra has one loader"
+    paths = [text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")]
+    _, repository = loader._parse_overrides_and_create_caching_repo(config_name, paths)
+    found: dict[str, list[str]] = {}
+    todo = [""]
+    while todo:
+        parent = todo.pop()
+        for name in repository.get_group_options(parent, ObjectType.GROUP):
+            group = f"{parent}/{name}" if parent else name
+            if group != "hydra" and not name.startswith("__"):
+                found[group] = list(repository.get_group_options(group, ObjectType.CONFIG))
+                todo.append(group)
+    return dict(sorted(found.items()))
+
+
+def parse_override(text: str, loader: ConfigLoader | None = None) -> Override:
     """Return an override of the command line as Hydra reads it.
+
+    Args:
+        text: The override.
+        loader: Knows the options of groups, which ``glob()`` asks for.
 
     Raises:
         ConfigError: Hydra cannot read it.
@@ -108,7 +137,7 @@ def parse_override(text: str) -> Override:
     from hydra.errors import HydraException
 
     try:
-        return OverridesParser.create().parse_override(text)
+        return OverridesParser.create(loader).parse_overrides([text])[0]
     except HydraException as error:
         reason = " ".join(str(error).split())
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from omegaconf import OmegaConf
 
-from trainkit.config.loader import conf_dir, hydra_loader
-from trainkit.config.request import GIVEN, Request, in_python
+from trainkit.config.given import GIVEN, in_python
+from trainkit.config.loader import conf_dir, hydra_loader, parse_override
+from trainkit.config.references import Reference, dotted, references, tokens
+from trainkit.config.request import Request
 
 if TYPE_CHECKING:
     from hydra.core.default_element import ResultDefault
@@ -34,6 +36,7 @@ class Touch:
         why: What chose the file, where that is not the primary config itself.
         is_user: Whether the user wrote it, rather than trainkit's conf/.
         is_deletion: Whether it removes the key.
+        inside: Of a list: the sources of what is in it, by the rest of the key: ``[0].lr``.
     """
 
     key: str
@@ -42,11 +45,35 @@ class Touch:
     why: str = ""
     is_user: bool = True
     is_deletion: bool = False
+    inside: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def shown(self) -> str:
         """The source, and what chose it."""
         return f"{self.source}, {self.why}" if self.why else self.source
+
+    def at(self, key: str) -> Touch:
+        """Return what it says of ``key`` inside its list, or of what ``key`` stands in there."""
+        own = tokens(self.key)
+        value, source, depth = self.value, self.source, len(own)
+        parts = tokens(key)
+        rest = ""
+        while depth < len(parts) and isinstance(value, list | dict):
+            name = parts[depth].strip("[]")
+            is_entry = isinstance(value, list) and name.isdecimal() and int(name) < len(value)
+            if not is_entry and not (isinstance(value, dict) and name in value):
+                break
+            rest += f"[{name}]" if is_entry else f".{name}"
+            value = value[int(name) if is_entry else name]
+            source, depth = self.inside.get(rest, source), depth + 1
+        return (
+            self if not rest else replace(self, key=f"{self.key}{rest}", value=value, source=source)
+        )
+
+    def references(self, key: str) -> Iterator[Reference]:
+        """Yield what its interpolations read to give the value of ``key``, at or inside its own."""
+        below = tokens(key)[len(tokens(self.key)) :]
+        yield from references(self.value, self.key, tuple(below))
 
 
 class Origins:
@@ -58,7 +85,7 @@ class Origins:
     def of(self, key: str) -> list[Touch]:
         """Return what set ``key``, what stood in its place above it, and what is below it."""
         return [
-            touch
+            touch.at(key)
             for touch in self.touches
             if is_at_or_below(touch.key, key) or is_at_or_below(key, touch.key)
         ]
@@ -67,9 +94,33 @@ class Origins:
         """Return what set ``key`` to its final value; of a mapping, what touched it last."""
         return next(reversed(self.of(key)), None)
 
+    def references(self, key: str) -> list[Reference]:
+        """Return what is read to give the value of ``key`` itself."""
+        last = self.last(key)
+        is_above = last is not None and is_at_or_below(key, last.key)
+        return list(dict.fromkeys(last.references(key))) if last is not None and is_above else []
+
+    def told(self, touch: Touch, key: str, seen: frozenset[str] = frozenset()) -> str:
+        """Return a touch of ``key`` in words, with who set what it reads, and so on."""
+        here = seen | {dotted(key)}
+        reads = [self._told_read(reference, here) for reference in touch.references(key)]
+        known = " and ".join(dict.fromkeys(filter(None, reads)))
+        return f"{touch.shown}, which reads {known}" if known else touch.shown
+
+    def _told_read(self, reference: Reference, seen: frozenset[str]) -> str:
+        """Return what a reference reads in words; empty if it finds nothing there."""
+        if reference.variable:
+            is_set = reference.variable in os.environ
+            return f"the environment variable {reference.variable}" if is_set else ""
+        last = None if dotted(reference.key) in seen else self.last(reference.key)
+        if last is None:
+            return ""
+        return f"{reference.key}, set by {self.told(last, reference.key, seen)}"
+
 
 def is_at_or_below(key: str, parent: str) -> bool:
-    """Whether a dotted ``key`` is ``parent`` or stands inside it."""
+    """Whether a dotted ``key`` is ``parent`` or stands inside it, as in ``parent[0]``."""
+    key, parent = dotted(key), dotted(parent)
     return not parent or key == parent or key.startswith(f"{parent}.")
 
 
@@ -94,6 +145,24 @@ def trace(request: Request) -> Origins:
     return Origins(touches)
 
 
+def trace_stored(file: Path, overrides: Sequence[str]) -> Origins:
+    """Return who set what in a config that a run has stored, changed by ``overrides``."""
+    lines = _lines(file)
+    stored = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    touches = [
+        Touch(
+            key,
+            value,
+            file_and_line(file, lines.get(key)),
+            inside=_inside(file, lines, key, value),
+        )
+        for key, value in leaves(stored, "")
+    ]
+    for text in overrides:
+        touches += _of_override(parse_override(text))
+    return Origins(touches)
+
+
 def _of_file(
     default: ResultDefault, defaults: DefaultsList, repository: CachingConfigRepository
 ) -> Iterator[Touch]:
@@ -111,7 +180,16 @@ def _of_file(
         full = ".".join(part for part in (package, key) if part)
         if full.partition(".")[0] != "hydra":
             place = file_and_line(file, lines.get(key)) if file else _dataclass(loaded, name)
-            yield Touch(full, value, place, why, is_user=not _is_shipped(file))
+            inside = _inside(file, lines, key, value) if file else {}
+            yield Touch(full, value, place, why, not _is_shipped(file), inside=inside)
+
+
+def _inside(file: Path, lines: Mapping[str, int], key: str, value: Any) -> dict[str, str]:
+    """Return the places of what is in a list, by what follows the list's own key."""
+    if not isinstance(value, list):
+        return {}
+    within = (name for name in lines if name.startswith(f"{key}["))
+    return {name[len(key) :]: file_and_line(file, lines[name]) for name in within}
 
 
 def _content(node: Any) -> Any:
@@ -143,19 +221,27 @@ def _of_override(override: Override) -> Iterator[Touch]:
 
 def _why(default: ResultDefault, defaults: DefaultsList) -> str:
     """Return what chose a file: an override of the command line, or a defaults list."""
-    key = default.override_key
-    if default.primary or key is None or default.config_path is None:
+    path = default.config_path
+    if default.primary or path is None or path.endswith(GIVEN):
         return ""
+    # An option that is one of a list has no key of its own.
+    key = default.override_key or path.rpartition("/")[0]
+    for added in defaults.overrides.append_group_defaults:
+        if added.get_override_key() == key:
+            return f"chosen by +{key}={_choice(added.value)}"
     group = key.partition("@")[0]
-    option = default.config_path.removeprefix(f"{group}/")
-    if option == GIVEN:
-        return ""
     meta = defaults.overrides.override_metadata.get(key)
     if meta is not None and meta.external_override:
-        return f"chosen by {group}={option}"
+        chosen = defaults.overrides.override_choices.get(key)
+        return f"chosen by {group}={_choice(chosen) or path.removeprefix(f'{group}/')}"
     if meta is not None and meta.containing_config_path is not None:
         return f"chosen by the defaults of {meta.containing_config_path}"
     return ""
+
+
+def _choice(value: str | Sequence[str] | None) -> str:
+    """Return what was chosen of a group as an override has it."""
+    return value if isinstance(value, str) else f"[{','.join(value)}]" if value else ""
 
 
 def _file(loaded: ConfigResult, name: str) -> Path | None:
@@ -203,3 +289,7 @@ def _numbered(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
             name = f"{prefix}.{key.value}" if prefix else str(key.value)
             yield name, key.start_mark.line + 1
             yield from _numbered(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, entry in enumerate(node.value):
+            yield f"{prefix}[{index}]", entry.start_mark.line + 1
+            yield from _numbered(entry, f"{prefix}[{index}]")

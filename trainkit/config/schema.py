@@ -44,6 +44,7 @@ class TrainConfig:
         log_level: The least level that is logged.
         fast_dev_run: Batches of each split, to see that everything runs; 0: all.
         overfit_batches: Batches to train and validate on; 0: all.
+        amp: Mixed precision on whatever ``optim_wrapper`` there is.
         compile: True, or arguments of ``torch.compile``.
         activation_checkpointing: Names of submodules whose activations are computed again.
         trust: Packages that configs of stored runs may name.
@@ -72,6 +73,7 @@ class TrainConfig:
     log_level: str | int = NOT_GIVEN
     fast_dev_run: int = NOT_GIVEN
     overfit_batches: int = NOT_GIVEN
+    amp: bool = NOT_GIVEN
     compile: Any = NOT_GIVEN
     activation_checkpointing: Any = NOT_GIVEN
     trust: list[str] = NOT_GIVEN
@@ -82,23 +84,29 @@ class TrainConfig:
 
 @dataclass(kw_only=True)
 class OptimWrapperConfig:
-    """:class:`trainkit.optim_wrapper.OptimWrapper`."""
+    """:class:`trainkit.optim_wrapper.OptimWrapper`, and what its constructor takes."""
 
     optimizer: Any
     accumulative_counts: int = 1
     clip_grad: Any = None
+    constructor: Any = None
+    paramwise_cfg: Any = None
+    modules: Any = None
     _target_: str = "trainkit.optim_wrapper.OptimWrapper"
 
 
 @dataclass(kw_only=True)
 class AmpOptimWrapperConfig:
-    """:class:`trainkit.optim_wrapper.AmpOptimWrapper`."""
+    """:class:`trainkit.optim_wrapper.AmpOptimWrapper`, and what its constructor takes."""
 
     optimizer: Any
     loss_scale: Any = "dynamic"
     dtype: Any = None
     accumulative_counts: int = 1
     clip_grad: Any = None
+    constructor: Any = None
+    paramwise_cfg: Any = None
+    modules: Any = None
     _target_: str = "trainkit.optim_wrapper.AmpOptimWrapper"
 
 
@@ -151,71 +159,6 @@ class AdamWConfig:
     differentiable: bool = False
     fused: bool | None = None
     _target_: str = "torch.optim.AdamW"
-
-
-# -------------------------------------------------------------- param_scheduler
-
-
-@dataclass(kw_only=True)
-class ParamSchedulerConfig:
-    """What every scheduler takes, and ``convert_to_iter_based``, which the Runner reads."""
-
-    param_name: str = "lr"
-    begin: int = 0
-    end: int | None = None
-    by_epoch: bool | None = None
-    convert_to_iter_based: bool = False
-
-
-@dataclass(kw_only=True)
-class LinearLRConfig(ParamSchedulerConfig):
-    """:class:`trainkit.param_scheduler.LinearLR`."""
-
-    start_factor: float = 1 / 3
-    end_factor: float = 1.0
-    _target_: str = "trainkit.param_scheduler.LinearLR"
-
-
-@dataclass(kw_only=True)
-class MultiStepLRConfig(ParamSchedulerConfig):
-    """:class:`trainkit.param_scheduler.MultiStepLR`."""
-
-    milestones: list[int]
-    gamma: float = 0.1
-    _target_: str = "trainkit.param_scheduler.MultiStepLR"
-
-
-@dataclass(kw_only=True)
-class CosineAnnealingLRConfig(ParamSchedulerConfig):
-    """:class:`trainkit.param_scheduler.CosineAnnealingLR`."""
-
-    T_max: int | None = None
-    eta_min: float | None = None
-    eta_min_ratio: float | None = None
-    _target_: str = "trainkit.param_scheduler.CosineAnnealingLR"
-
-
-@dataclass(kw_only=True)
-class PolyLRConfig(ParamSchedulerConfig):
-    """:class:`trainkit.param_scheduler.PolyLR`."""
-
-    power: float = 1.0
-    eta_min: float = 0.0
-    _target_: str = "trainkit.param_scheduler.PolyLR"
-
-
-@dataclass(kw_only=True)
-class OneCycleLRConfig(ParamSchedulerConfig):
-    """:class:`trainkit.param_scheduler.OneCycleLR`."""
-
-    eta_max: float = 0.0
-    total_steps: int | None = None
-    pct_start: float = 0.3
-    anneal_strategy: str = "cos"
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
-    three_phase: bool = False
-    _target_: str = "trainkit.param_scheduler.OneCycleLR"
 
 
 # -------------------------------------------------------------------- train_cfg
@@ -305,96 +248,3 @@ class DataLoadersConfig:
     train: Any = None
     val: Any = None
     test: Any = None
-
-
-# ------------------------------------------------------------------------ hooks
-
-
-@dataclass(kw_only=True)
-class HookConfig:
-    """What every hook's config may hold besides the hook's own arguments."""
-
-    priority: Any = None
-
-
-@dataclass(kw_only=True)
-class CheckpointHookConfig(HookConfig):
-    """:class:`trainkit.hooks.CheckpointHook`."""
-
-    interval: int | None = -1
-    by_epoch: bool | None = None
-    save_optimizer: bool = True
-    save_param_scheduler: bool = True
-    max_keep_ckpts: int = -1
-    save_last: bool = True
-    save_best: Any = None
-    rule: Any = None
-    greater_keys: list[str] | None = None
-    less_keys: list[str] | None = None
-    filename_tmpl: str | None = None
-    save_begin: int = 0
-    _target_: str = "trainkit.hooks.CheckpointHook"
-
-
-@dataclass(kw_only=True)
-class EMAHookConfig(HookConfig):
-    """:class:`trainkit.hooks.EMAHook`."""
-
-    momentum: float = 0.0002
-    update_buffers: bool = False
-    begin_iter: int = 0
-    begin_epoch: int = 0
-    _target_: str = "trainkit.hooks.EMAHook"
-
-
-@dataclass(kw_only=True)
-class EarlyStoppingHookConfig(HookConfig):
-    """:class:`trainkit.hooks.EarlyStoppingHook`."""
-
-    monitor: str
-    rule: str | None = None
-    min_delta: float = 0.0
-    strict: bool = True
-    check_finite: bool = True
-    patience: int = 5
-    stopping_threshold: float | None = None
-    _target_: str = "trainkit.hooks.EarlyStoppingHook"
-
-
-@dataclass(kw_only=True)
-class LoggerHookConfig(HookConfig):
-    """:class:`trainkit.hooks.LoggerHook`."""
-
-    interval: int = 10
-    ignore_last: bool = True
-    interval_exp_name: int = 1000
-    log_metric_by_epoch: bool = True
-    _target_: str = "trainkit.hooks.LoggerHook"
-
-
-@dataclass(kw_only=True)
-class IterTimerHookConfig(HookConfig):
-    """:class:`trainkit.hooks.IterTimerHook`."""
-
-    _target_: str = "trainkit.hooks.IterTimerHook"
-
-
-@dataclass(kw_only=True)
-class ParamSchedulerHookConfig(HookConfig):
-    """:class:`trainkit.hooks.ParamSchedulerHook`."""
-
-    _target_: str = "trainkit.hooks.ParamSchedulerHook"
-
-
-@dataclass(kw_only=True)
-class RuntimeInfoHookConfig(HookConfig):
-    """:class:`trainkit.hooks.RuntimeInfoHook`."""
-
-    _target_: str = "trainkit.hooks.RuntimeInfoHook"
-
-
-@dataclass(kw_only=True)
-class DistSamplerSeedHookConfig(HookConfig):
-    """:class:`trainkit.hooks.DistSamplerSeedHook`."""
-
-    _target_: str = "trainkit.hooks.DistSamplerSeedHook"

@@ -26,6 +26,7 @@ _PLAIN_NAMES: dict[Any, str] = {
 _PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
 _UNPACKS = (getattr(typing, "Unpack", None), typing_extensions.Unpack)
 _ANY = (Any, object, inspect.Parameter.empty)
+_NAMES = {**_PLAIN_NAMES, **dict.fromkeys(_ANY, "anything")}
 _CONTAINER_MODULES = ("builtins", "typing", "collections.abc", "collections")
 
 
@@ -103,11 +104,15 @@ def _unpacked(hint: Any) -> dict[str, Parameter] | None:
     if typing.get_origin(hint) not in _UNPACKS:
         return None
     (names,) = typing.get_args(hint)
-    required = getattr(names, "__required_keys__", ())
-    hints = typing_extensions.get_type_hints(names)
+    required = set(getattr(names, "__required_keys__", ()))
+    hints = typing_extensions.get_type_hints(names, include_extras=True)
+    # Where annotations are texts, the class itself has not seen what they say of a key.
+    marks: dict[str, Any] = {name: typing.get_origin(kind) for name, kind in hints.items()}
+    required |= {name for name, mark in marks.items() if mark is typing_extensions.Required}
+    required -= {name for name, mark in marks.items() if mark is typing_extensions.NotRequired}
     return {
         name: Parameter(name, kind, REQUIRED if name in required else None)
-        for name, kind in hints.items()
+        for name, kind in typing_extensions.get_type_hints(names).items()
     }
 
 
@@ -167,7 +172,8 @@ def _fits_class(value: Any, kind: type) -> bool:
     if issubclass(kind, PurePath):
         return isinstance(value, str)
     # torch's classes take no plain value, but for names of devices. Of other classes nobody knows.
-    return not _is_torchs(kind) or kind.__name__ == "device"
+    is_device = kind.__name__ == "device" and isinstance(value, str | int)
+    return is_device or not _is_torchs(kind)
 
 
 def _is_torchs(kind: Any) -> bool:
@@ -176,8 +182,8 @@ def _is_torchs(kind: Any) -> bool:
 
 def describe(hint: Any) -> str:
     """Return a type in the words of a message: ``float | None`` is "a number or null"."""
-    if hint is None or hint in _PLAIN_NAMES:
-        return _PLAIN_NAMES[type(None) if hint is None else hint]
+    if hint is None or hint in _NAMES:
+        return _NAMES[type(None) if hint is None else hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         # What no text of a config can be, such as a Tensor, is of no help where there is another.
@@ -203,7 +209,8 @@ def describe(hint: Any) -> str:
 
 def with_article(noun: str) -> str:
     """Return a noun with "a" or "an", as far as its first letter tells."""
-    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
+    sounds = noun[:1].lower() in "aeio" or (noun[:2].isupper() and noun[0] in "FHLMNRSX")
+    return f"{'an' if sounds else 'a'} {noun}"
 
 
 def _either(names: Sequence[str]) -> str:

@@ -154,21 +154,37 @@ def _count(event: Any, inside: list[_Collection], anchored: dict[Any, _Collectio
         inside[-1].add(_Collection(depth=0))
 
 
+@dataclass(frozen=True)
+class _Change:
+    """One override, and what it does.
+
+    Args:
+        override: As it was typed.
+        value: What it puts at its key.
+        typed: The keys that are trusted by it.
+        adds: Whether it is merged into what is there.
+    """
+
+    override: Override
+    value: Any
+    typed: tuple[str, ...]
+    adds: bool = False
+
+
 def _changes(
     overrides: Sequence[str], config_name: str, config_dirs: Sequence[str | Path]
-) -> tuple[list[tuple[Override, Any]], Any]:
-    """Return each override with its value, and apart from them what ``trust`` is given.
+) -> tuple[list[_Change], Any]:
+    """Return what the overrides do, and apart from them what ``trust`` is given.
 
     A group's value is its option, composed anew.
     """
-    from omegaconf import OmegaConf
-
     from trainkit.config.diagnose import all_groups
     from trainkit.config.loader import hydra_loader, parse_override
+    from trainkit.config.options import read_option
 
     with hydra_loader(config_dirs) as loader:
         groups = set(all_groups(loader))
-    changes: list[tuple[Override, Any]] = []
+    changes: list[_Change] = []
     trust: Any = None
     for text in overrides:
         override = parse_override(text)
@@ -176,10 +192,10 @@ def _changes(
         if override.key_or_group == "trust":
             trust = override.value()
         elif override.key_or_group in groups:
-            composed = compose([text], config_name=config_name, config_dirs=config_dirs)
-            changes.append((override, OmegaConf.select(composed, _key(override))))
+            option = read_option(override, config_name, config_dirs)
+            changes.append(_Change(override, option.value, option.keys, option.adds))
         else:
-            changes.append((override, override.value()))
+            changes.append(_Change(override, override.value(), (_key(override),)))
     return changes, trust
 
 
@@ -198,9 +214,7 @@ def _check_key(override: Override) -> None:
         )
 
 
-def _change(
-    cfg: DictConfig, changes: Sequence[tuple[Override, Any]], trust: Sequence[str], source: str
-) -> None:
+def _change(cfg: DictConfig, changes: Sequence[_Change], trust: Sequence[str], source: str) -> None:
     """Put the values into ``cfg``, and hold the rest of it to what a stored config may do."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -209,10 +223,11 @@ def _change(
 
     OmegaConf.set_struct(cfg, True)
     typed: list[str] = []
-    for override, value in changes:
+    for change in changes:
+        override = change.override
         try:
             with only_resolvers(trust):  # the way to a key may lead through an interpolation
-                is_there = _put(cfg, override, value)
+                is_there = _put(cfg, change)
         except OmegaConfBaseException as error:
             check_trust(cfg, trust, typed=typed, source=source)
             reason = str(error).splitlines()[0]
@@ -222,22 +237,24 @@ def _change(
                 cfg, trust, typed=typed, source=source
             )  # for the error imports what is near
             raise key_error(override, cfg)
-        typed.append(_key(override))
+        typed += change.typed
     check_trust(cfg, trust, typed=typed, source=source)
 
 
-def _put(cfg: DictConfig, override: Override, value: Any) -> bool:
+def _put(cfg: DictConfig, change: _Change) -> bool:
     """Set one key; return False if ``cfg`` lacks it, and the override does not add it."""
     from omegaconf import OmegaConf
 
-    key = _key(override)
+    override, key = change.override, _key(change.override)
     if not (override.is_add() or override.is_force_add() or _has(cfg, key)):
         return False
     if override.is_delete():
         raise ConfigError(
             f"{override.input_line}: a key of a run's config cannot be deleted; set it to null."
         )
-    OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    if change.adds and OmegaConf.is_interpolation(cfg, key):
+        OmegaConf.update(cfg, key, OmegaConf.select(cfg, key).copy(), merge=False)
+    OmegaConf.update(cfg, key, change.value, merge=change.adds, force_add=True)
     return True
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit.checkpoint import remove_checkpoint
-from trainkit.dist import is_main_process
-from trainkit.errors import ConfigError, did_you_mean
+from trainkit.dist import barrier, is_main_process
+from trainkit.errors import CheckpointError, ConfigError, did_you_mean
 from trainkit.evaluator import infer_rule, is_better
 from trainkit.hook import Hook
-from trainkit.run_dir import safe_name
+from trainkit.hooks.publishing import publish
+from trainkit.run_dir import make_unique, safe_name
 
 if TYPE_CHECKING:
     from trainkit.runner import Runner
 
 
+# What a checkpoint holds; hooks may add to it.
+_KEYS = (
+    *("state_dict", "meta", "optimizer", "param_schedulers", "message_hub", "train_loop", "hooks"),
+    *("visualizer", "rank", "ema_state_dict"),
+)
 _MAX_NAME = 50  # bytes of a periodic checkpoint's name; a best one's has the metric's beside it
 
 
@@ -38,6 +45,10 @@ class CheckpointHook(Hook):
         less_keys: Parts of metric names that are better when less; None: the usual ones.
         filename_tmpl: Name of a periodic checkpoint, with ``{}`` for the number.
         save_begin: The first epoch or iteration that is saved; the interval counts from there.
+        out_dir: Where checkpoints are kept instead: in ``out_dir/<name of the run's directory>``,
+            to which the run's ``checkpoints`` is then a link.
+        published_keys: Entries of a checkpoint, such as ``state_dict`` and ``meta``, that are
+            written to one file ``<checkpoint>-<hash>.pth`` at the end, of the last and the best.
     """
 
     priority = "VERY_LOW"
@@ -57,6 +68,8 @@ class CheckpointHook(Hook):
         less_keys: Sequence[str] | None = None,
         filename_tmpl: str | None = None,
         save_begin: int = 0,
+        out_dir: str | Path | None = None,
+        published_keys: str | Sequence[str] | None = None,
     ) -> None:
         if save_begin < 0:
             raise ConfigError(f"hooks.checkpoint.save_begin is {save_begin}; expected 0 or more.")
@@ -79,13 +92,30 @@ class CheckpointHook(Hook):
         _check_distinct(self.save_best)
         self.rules = self._rules(rule)
         self.greater_keys, self.less_keys = greater_keys, less_keys
+        self.out_dir = None if out_dir is None else Path(out_dir).expanduser().absolute()
+        self.published_keys = _published(published_keys)
         self.saved: list[str] = []  # periodic checkpoints, oldest first
         self.best: dict[str, dict[str, Any]] = {}  # metric: {"value": ..., "checkpoint": ...}
+
+    def before_run(self, runner: Runner) -> None:
+        """Link the run's directory of checkpoints to where they are kept."""
+        if self.out_dir is not None and runner.is_training:
+            if is_main_process():
+                _link(runner, self.out_dir)
+            barrier()
 
     def before_train(self, runner: Runner) -> None:
         """Settle the interval; remove what a higher limit had kept before a resume."""
         if self.interval is None:
             self.interval = 1 if self._counts_epochs(runner) else runner.train_loop.val_interval
+        for name in self.published_keys:
+            if name not in _KEYS:
+                runner.logger.warning(
+                    "hooks.checkpoint.published_keys has %r, which a checkpoint has only if a hook "
+                    "adds it. %s",
+                    name,
+                    did_you_mean(name, _KEYS, listed="It has"),
+                )
         self._prune(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -127,6 +157,10 @@ class CheckpointHook(Hook):
         stands = name in self.saved and (runner.checkpoint_dir / name).exists()
         if self.save_last and not stands:
             self._save(runner)
+        if self.published_keys and is_main_process():
+            best = [best["checkpoint"] for best in self.best.values()]
+            for name in [*([self._name(runner)] if self.save_last else []), *best]:
+                self._publish(runner, runner.checkpoint_dir / name)
 
     def state_dict(self) -> dict[str, Any]:
         """Return which checkpoints there are and which is best."""
@@ -196,6 +230,12 @@ class CheckpointHook(Hook):
         if is_main_process() and path.exists():
             remove_checkpoint(path)
 
+    def _publish(self, runner: Runner, checkpoint: Path) -> None:
+        if checkpoint.is_dir():
+            path = publish(checkpoint, self.published_keys)
+            keys = ", ".join(self.published_keys)
+            runner.logger.info("Published %s of %s as %s", keys, checkpoint.name, path.name)
+
     def _update_best(
         self, runner: Runner, metric: str, rule: str | None, metrics: Mapping[str, Any]
     ) -> None:
@@ -260,3 +300,34 @@ def _check_distinct(metrics: Sequence[str]) -> None:
                 f"hooks.checkpoint.save_best names {other!r} and {metric!r}, whose checkpoints "
                 "would stand under one name. Drop one of them."
             )
+
+
+def _published(keys: str | Sequence[str] | None) -> list[str]:
+    given = [keys] if isinstance(keys, str) else list(keys or [])
+    if len(set(given)) < len(given):
+        raise ConfigError(f"hooks.checkpoint.published_keys is {given!r}; expected each key once.")
+    return given
+
+
+def _link(runner: Runner, out_dir: Path) -> None:
+    """Make the run's ``checkpoints`` a link to a new directory in ``out_dir``, unless it is one.
+
+    Raises:
+        CheckpointError: It is a link to what is not there.
+    """
+    link = runner.checkpoint_dir
+    if link.is_dir():
+        if link.resolve().parent != out_dir.resolve():
+            runner.logger.warning(
+                "hooks.checkpoint.out_dir is %s, but the run's checkpoints stay in %s, where it "
+                "began.",
+                out_dir,
+                link.resolve(),
+            )
+    elif link.is_symlink():
+        raise CheckpointError(
+            f"{link} leads to {link.readlink()}, which is not there. Mount it or restore it; to "
+            f"go on without its checkpoints, remove {link}."
+        )
+    else:
+        link.symlink_to(make_unique(out_dir, runner.work_dir.name))

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 class EarlyStoppingHook(Hook):
     """Stop training when ``monitor`` has not improved for ``patience`` validations.
 
+    A resumed run goes on counting; it stays stopped unless its options were changed so that it
+    would not have stopped.
+
     Args:
         monitor: Full name of a metric, such as ``"accuracy"``.
         rule: Whether ``"greater"`` or ``"less"`` is better; None: by the metric's name.
@@ -42,7 +45,7 @@ class EarlyStoppingHook(Hook):
     ) -> None:
         if rule not in (None, "greater", "less"):
             raise ConfigError(f"hooks.early_stopping.rule is {rule!r}; expected greater or less.")
-        if patience < 1 or min_delta < 0:
+        if type(patience) is not int or patience < 1 or not min_delta >= 0:
             raise ConfigError(
                 f"hooks.early_stopping has patience={patience} and min_delta={min_delta}; "
                 "expected a patience of at least 1 and a min_delta of at least 0."
@@ -56,36 +59,53 @@ class EarlyStoppingHook(Hook):
         )
         self.best: float | None = None
         self.stale = 0  # validations since the best
-        self.reason: str | None = None  # why training was stopped
+        self.last: float | None = None  # value of the last validation
 
     def before_train(self, runner: Runner) -> None:
         """Stay stopped, if an earlier process had come to a stop."""
         if not runner.has_val:
             runner.logger.warning("hooks.early_stopping: there is no validation to stop by.")
-        if self.reason is not None:
-            runner.request_stop(self.reason)
+        self._stop_if_due(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Compare with the best so far."""
         if not runner.is_training or not self._has_monitor(runner, metrics or {}):
             return
-        value = float((metrics or {})[self.monitor])
+        self.last = value = self._number((metrics or {})[self.monitor])
         if is_better(self.rule, value, self.best, self.min_delta):
             self.best, self.stale = value, 0
         else:
             self.stale += 1
-        self.reason = self._reason(value)
-        if self.reason is not None:
-            runner.request_stop(self.reason)
+        self._stop_if_due(runner)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value and the validations since."""
-        return {"best": self.best, "stale": self.stale, "reason": self.reason}
+        """Return the best value and the last, and the validations since the best."""
+        return {
+            "monitor": self.monitor,
+            "rule": self.rule,
+            "best": self.best,
+            "stale": self.stale,
+            "last": self.last,
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take what :meth:`state_dict` returned."""
-        self.best, self.stale = state_dict["best"], state_dict["stale"]
-        self.reason = state_dict.get("reason")
+        """Take what :meth:`state_dict` returned; of another metric, or direction, nothing."""
+        if (state_dict["monitor"], state_dict["rule"]) == (self.monitor, self.rule):
+            self.best, self.stale = state_dict["best"], state_dict["stale"]
+            self.last = state_dict["last"]
+
+    def _stop_if_due(self, runner: Runner) -> None:
+        reason = None if self.last is None else self._reason(self.last)
+        if reason is not None:
+            runner.request_stop(reason)
+
+    def _number(self, value: Any) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        raise ConfigError(
+            f"hooks.early_stopping.monitor is {self.monitor!r}, whose value is a "
+            f"{type(value).__name__}; expected a metric that is a number."
+        )
 
     def _has_monitor(self, runner: Runner, metrics: Mapping[str, Any]) -> bool:
         if self.monitor in metrics:

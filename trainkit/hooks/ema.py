@@ -1,18 +1,45 @@
-"""Keep, evaluate and save an exponential moving average of the weights."""
+"""Keep, evaluate and save an average of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from typing_extensions import TypedDict, Unpack
 
-from trainkit.errors import ConfigError
+from trainkit.errors import CheckpointError, ConfigError, did_you_mean
 from trainkit.hook import Hook
-from trainkit.model import ExponentialMovingAverage, trained_weights, unwrap
+from trainkit.hooks.place import is_shortened, path_of
+from trainkit.model import (
+    ExponentialMovingAverage,
+    MomentumAnnealingEMA,
+    StochasticWeightAverage,
+    trained_weights,
+    unwrap,
+)
 
 if TYPE_CHECKING:
     from trainkit.runner import Runner
+
+_KINDS: dict[str, type[AveragedModel]] = {
+    kind.__name__: kind
+    for kind in (ExponentialMovingAverage, MomentumAnnealingEMA, StochasticWeightAverage)
+}
+
+
+class AverageOptions(TypedDict, total=False):
+    """Arguments of the averages; None is the default of the one that is chosen."""
+
+    momentum: float | None
+    gamma: int | None
+    interval: int | None
+    device: torch.device | str | None
+    update_buffers: bool | None
 
 
 class EMAHook(Hook):
@@ -22,49 +49,68 @@ class EMAHook(Hook):
     stand beside it in ``state.pt``, and a resumed run goes on with both.
 
     Args:
-        momentum: Weight of the newest values, in (0, 1): one minus the decay that others speak of.
-        update_buffers: Average buffers as well, instead of copying them.
+        ema_type: One of :mod:`trainkit.model`'s averages by name, or what makes another one of a
+            model: a class, or in a config a mapping with ``_target_`` and ``_partial_: true``.
+        strict_load: Refuse to resume an average that does not fit the model, instead of warning.
         begin_iter: The first iteration that counts.
         begin_epoch: The first epoch that counts; only one of both may be given.
+        options: Arguments of the average: ``momentum``, the weight of the newest values in (0, 1),
+            one minus the decay that others speak of; ``gamma``; ``interval`` in iterations;
+            ``device``; ``update_buffers``: average buffers as well, instead of copying them.
     """
 
     priority = "NORMAL"
 
     def __init__(
         self,
-        momentum: float = 0.0002,
-        update_buffers: bool = False,
+        ema_type: Literal[
+            "ExponentialMovingAverage", "MomentumAnnealingEMA", "StochasticWeightAverage"
+        ]
+        | Callable[..., AveragedModel] = "ExponentialMovingAverage",
+        strict_load: bool = False,
         begin_iter: int = 0,
         begin_epoch: int = 0,
+        **options: Unpack[AverageOptions],
     ) -> None:
         if begin_iter < 0 or begin_epoch < 0 or (begin_iter and begin_epoch):
             raise ConfigError(
-                f"hooks.ema has begin_iter={begin_iter} and begin_epoch={begin_epoch}; "
-                "expected one of them, and neither below 0."
+                f"begin_iter={begin_iter} and begin_epoch={begin_epoch} of an EMAHook: expected "
+                "one of them, and neither below 0."
             )
-        if not 0.0 < momentum < 1.0:
-            raise ConfigError(f"hooks.ema.momentum is {momentum}; expected a weight in (0, 1).")
-        self.momentum, self.update_buffers = momentum, update_buffers
+        given = {name: value for name, value in options.items() if value is not None}
+        self._make: Callable[[nn.Module], AveragedModel] = functools.partial(
+            _kind(ema_type, given), **given
+        )
+        self.strict_load = strict_load
         self.begin_iter, self.begin_epoch = begin_iter, begin_epoch
-        self.ema_model: ExponentialMovingAverage | None = None
+        self.ema_model: AveragedModel | None = None
         self._shows_average = False
 
     def before_run(self, runner: Runner) -> None:
         """Make the average; one from an earlier run of the same runner is kept."""
         if self.ema_model is None:
-            self.ema_model = ExponentialMovingAverage(
-                unwrap(runner.model), self.momentum, self.update_buffers
-            )
+            self.ema_model = self._make(unwrap(runner.model))
+            momentum = getattr(self.ema_model, "momentum", 0.0)
+            if momentum > 0.5:
+                runner.logger.warning(
+                    "%s.momentum is %s: the newest values weigh more than all before them. If that "
+                    "is a decay, give %.6g.",
+                    path_of(self, runner),
+                    momentum,
+                    1 - momentum,
+                )
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse a beginning after the end."""
+        """Refuse a beginning after the end; take the trained weights after an evaluation failed."""
+        self._show(runner, average=False)
         limits = [("begin_iter", self.begin_iter, runner.max_iters)]
         if runner.by_epoch:
             limits.append(("begin_epoch", self.begin_epoch, runner.max_epochs))
         for name, begin, end in limits:
-            if begin > end:
+            if begin > end and not is_shortened(runner):
                 raise ConfigError(
-                    f"hooks.ema.{name} is {begin}, but the run ends at {end}; it would never begin."
+                    f"{path_of(self, runner)}.{name} is {begin}, but the run ends at {end}; it "
+                    "would never begin."
                 )
 
     def after_train_iter(
@@ -100,6 +146,11 @@ class EMAHook(Hook):
             return
         model, other = checkpoint["state_dict"], self._average.module.state_dict()
         average, trained = (model, other) if self._shows_average else (other, model)
+        if (
+            not self._average.use_buffers
+        ):  # those that are evaluated, also where a hook changed them
+            buffers = dict(self._average.module.named_buffers())
+            average.update((name, model[name]) for name in buffers if name in average)
         checkpoint["state_dict"] = average
         checkpoint["ema_state_dict"] = {
             **{f"module.{name}": value for name, value in trained.items()},
@@ -116,14 +167,42 @@ class EMAHook(Hook):
         self._show(runner, average=False)
         if not runner.is_resuming or "ema_state_dict" not in checkpoint:
             self._average.n_averaged.zero_()
+            if runner.is_resuming and self._should_have_begun(checkpoint.get("train_loop", {})):
+                runner.logger.warning(
+                    "%s: the checkpoint holds no average; a new one begins with its weights.",
+                    path_of(self, runner),
+                )
             return
         saved = checkpoint.pop("ema_state_dict")
         self._average.n_averaged.copy_(saved["n_averaged"])
-        self._average.module.load_state_dict(checkpoint["state_dict"])
+        self._load(runner, checkpoint["state_dict"])
         checkpoint["state_dict"] = trained_weights(saved)
 
+    def _should_have_begun(self, progress: Mapping[str, Any]) -> bool:
+        """Whether a run of this progress had come to the first iteration that counts."""
+        iterations, epoch = progress.get("iter", 0), progress.get("epoch", 0)
+        begun = epoch + (progress.get("batch", 0) > 0)  # epochs with an iteration in them
+        return bool(iterations >= max(self.begin_iter, 1) and begun >= self.begin_epoch)
+
+    def _load(self, runner: Runner, weights: Mapping[str, Any]) -> None:
+        """Load what fits of a saved average."""
+        own = self._average.module.state_dict()
+        fitting = {
+            name: value
+            for name, value in weights.items()
+            if name in own and own[name].shape == value.shape
+        }
+        wrong = sorted((own.keys() | weights.keys()) - fitting.keys())
+        if wrong:
+            text = f"{path_of(self, runner)}: the saved average does not fit the model in"
+            text = f"{text} {', '.join(wrong[:10])}{' and more' if wrong[10:] else ''}."
+            if self.strict_load:
+                raise CheckpointError(f"{text} Use load_from without resume, or strict_load=false.")
+            runner.logger.warning(text)
+        self._average.module.load_state_dict(fitting, strict=False)
+
     @property
-    def _average(self) -> ExponentialMovingAverage:
+    def _average(self) -> AveragedModel:
         assert self.ema_model is not None, "before_run comes first"
         return self.ema_model
 
@@ -141,8 +220,45 @@ class EMAHook(Hook):
         model, other = unwrap(runner.model), self._average.module
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         pairs += zip(model.parameters(), other.parameters(), strict=True)
-        if self.update_buffers:
+        if self._average.use_buffers:
             pairs += zip(model.buffers(), other.buffers(), strict=True)
         for ours, theirs in pairs:
-            ours.data, theirs.data = theirs.data, ours.data
+            _swap(ours, theirs)
         self._shows_average = average
+
+
+def _kind(ema_type: Any, options: Mapping[str, Any]) -> Callable[..., AveragedModel]:
+    """Return what makes the average, after a trial of the options where it is trainkit's own.
+
+    Raises:
+        ConfigError: No such average; or one that does not take these options.
+    """
+    if isinstance(ema_type, str) and ema_type not in _KINDS:
+        raise ConfigError(f"ema_type is {ema_type!r}. {did_you_mean(ema_type, _KINDS)}")
+    kind = _KINDS[ema_type] if isinstance(ema_type, str) else ema_type
+    if not callable(kind):
+        raise ConfigError(
+            f"ema_type is {ema_type!r}; expected the name of an average, a class, or a config with "
+            "_partial_: true."
+        )
+    parameters = inspect.signature(kind).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.name != "model"]
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    for name in options:
+        if name not in known and not takes_all:
+            near = did_you_mean(name, known, listed="It takes")
+            called = getattr(kind, "__name__", repr(kind))
+            raise ConfigError(f"{name}: {called} has no argument {name!r}. {near}")
+    if kind in _KINDS.values():
+        kind(nn.Module(), **{name: value for name, value in options.items() if name != "device"})
+    return cast("Callable[..., AveragedModel]", kind)
+
+
+def _swap(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Exchange the values of two tensors; their memory, where both are on one device."""
+    if ours.device == theirs.device:
+        ours.data, theirs.data = theirs.data, ours.data
+    else:
+        kept = ours.detach().clone()
+        ours.data.copy_(theirs.data)
+        theirs.data.copy_(kept)

@@ -32,7 +32,8 @@ class RuntimeInfoHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Publish the iteration and the learning rate that it will use."""
         self._inform(runner, iter=runner.iter)
-        runner.message_hub.update_scalar("train/lr", runner.optim_wrapper.param_groups[0]["lr"])
+        for name, values in runner.optim_wrapper.get_lr().items():
+            runner.message_hub.update_scalar(f"train/{name}", values[0])
 
     def after_train_iter(
         self,
@@ -44,8 +45,8 @@ class RuntimeInfoHook(Hook):
         """Publish what the train step returned, and the gradient norm if it was measured."""
         for name, value in (outputs or {}).items():
             runner.message_hub.update_scalar(f"train/{name}", value)
-        if runner.optim_wrapper.grad_norm is not None:
-            runner.message_hub.update_scalar("train/grad_norm", runner.optim_wrapper.grad_norm)
+        for name, norm in runner.optim_wrapper.get_grad_norm().items():
+            runner.message_hub.update_scalar(f"train/{name}", norm)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Record how far the run is."""

@@ -187,7 +187,8 @@ class EpochBasedTrainLoop(BaseTrainLoop):
         start, self._start_batch = self._start_batch, 0
         # An endless sampler has no end of its own.
         rest = self._max_iters // self.max_epochs - start
-        batches = itertools.islice(batches_from(self.dataloader, start), rest)
+        # A loader that is asked to skip a whole epoch would skip in the next one.
+        batches = itertools.islice(batches_from(self.dataloader, start), rest) if rest > 0 else ()
         for idx, data_batch in enumerate(batches, start):
             self._batch = idx + 1
             self.run_iter(idx, data_batch)

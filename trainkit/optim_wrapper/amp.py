@@ -57,6 +57,11 @@ class AmpOptimWrapper(OptimWrapper):
             raise ConfigError(
                 f"optim_wrapper.loss_scale is {loss_scale!r}, which GradScaler refuses: {error}."
             ) from None
+        if loss_scale != "dynamic" and not self.loss_scaler.is_enabled():
+            logger.warning(
+                "loss_scale is %s, but %s needs no scale and gets none; only float16 does.",
+                *(loss_scale, str(self.dtype).removeprefix("torch.")),
+            )
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Scale, backpropagate and count one pass."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from trainkit.errors import ConfigError, did_you_mean
+from trainkit.optim_wrapper.regroup import regrouped
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,10 @@ _CLIP: dict[str, Any] = {"norm": clip_grad_norm_, "value": clip_grad_value_}
 
 class OptimWrapper:
     """One optimizer, and how a loss becomes an update.
+
+    Where the optimizer has several groups, one more goes with them in :attr:`param_groups`, without
+    parameters: ``base_param_settings``, the optimizer's own values, which schedules move along. So
+    the learning rate that no group has multiplied is known, as ``base_lr``.
 
     Args:
         optimizer: Any ``torch.optim`` optimizer.
@@ -54,9 +60,12 @@ class OptimWrapper:
         self.update_count = 0  # windows that ended in a step
         self._in_window = 0  # backward passes since the last step
         self.max_counts = -1  # backward passes of the whole run; -1: not known
-        self.grad_norm: torch.Tensor | None = (
-            None  # of the last update, before clipping; set when clipping by norm
-        )
+        # Of the last pass, before clipping; None if it ended no window, or nothing clips by norm.
+        self.grad_norm: torch.Tensor | None = None
+        self.param_names: list[list[str]] = []  # of each group; empty if no model has told them
+        self._in_order: list[torch.Tensor] = []  # all parameters, in the order of that model
+        several = len(optimizer.param_groups) > 1
+        self.base_param_settings = _base_settings(optimizer) if several else None
         self._configured = self.hyperparameters()
 
     def update_params(
@@ -81,6 +90,7 @@ class OptimWrapper:
 
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Backpropagate and count one pass."""
+        self.grad_norm = None
         loss.backward(**kwargs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.inner_count += 1
         self._in_window += 1
@@ -109,15 +119,17 @@ class OptimWrapper:
         """Clip as ``clip_grad`` says; by norm, keep the norm before in ``grad_norm``."""
         if self.clip_type is None:
             return
-        params = [
-            p
-            for group in self.optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None
-        ]
+        # In the model's order: the last bit of a norm depends on it, and groups shall not matter.
+        params = [p for p in self._parameters() if p.grad is not None]
         if params:
             norm = _CLIP[self.clip_type](params, **self.clip_kwargs)
             self.grad_norm = norm.detach() if isinstance(norm, torch.Tensor) else None
+
+    def _parameters(self) -> list[torch.Tensor]:
+        groups = self.optimizer.param_groups
+        if len(self._in_order) == sum(len(group["params"]) for group in groups):
+            return self._in_order
+        return [parameter for group in groups for parameter in group["params"]]
 
     def scale_lr(self, factor: float) -> None:
         """Multiply every learning rate, as if the config had given it so."""
@@ -164,10 +176,23 @@ class OptimWrapper:
                 "With accumulative_counts > 1, batch norm still sees one pass at a time."
             )
 
+    def name_parameters(self, model: nn.Module) -> None:
+        """Keep the names of the parameters, so that a state finds them in other groups."""
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.param_names = [
+            [names.get(id(parameter), "") for parameter in group["params"]]
+            for group in self.optimizer.param_groups
+        ]
+        own = {id(p): p for group in self.optimizer.param_groups for p in group["params"]}
+        first = [own.pop(id(p)) for p in model.parameters() if id(p) in own]
+        self._in_order = [*first, *own.values()]
+
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The optimizer's parameter groups."""
-        return self.optimizer.param_groups
+        """The optimizer's parameter groups; after several of them, ``base_param_settings``."""
+        if self.base_param_settings is None:
+            return self.optimizer.param_groups
+        return [*self.optimizer.param_groups, self.base_param_settings]
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -175,14 +200,24 @@ class OptimWrapper:
         return self.optimizer.defaults
 
     def get_lr(self) -> dict[str, list[float]]:
-        """Return the learning rate of each group as ``{"lr": [...]}``."""
-        return {"lr": [group["lr"] for group in self.param_groups]}
+        """Return ``{"lr": [...]}``, of each group; of several groups also ``"base_lr"``."""
+        found = {"lr": [group["lr"] for group in self.optimizer.param_groups]}
+        if self.base_param_settings is not None:
+            found["base_lr"] = [self.base_param_settings["lr"]]
+        return found
 
     def get_momentum(self) -> dict[str, list[float]]:
         """Return ``{"momentum": [...]}``: momentum, else the first beta, else 0, of each group."""
         return {
-            "momentum": [g.get("momentum", g.get("betas", (0.0,))[0]) for g in self.param_groups]
+            "momentum": [
+                group.get("momentum", group.get("betas", (0.0,))[0])
+                for group in self.optimizer.param_groups
+            ]
         }
+
+    def get_grad_norm(self) -> dict[str, torch.Tensor]:
+        """Return ``{"grad_norm": ...}`` if the last pass ended in a step that clipped by norm."""
+        return {} if self.grad_norm is None else {"grad_norm": self.grad_norm}
 
     def hyperparameters(self) -> list[dict[str, Any]]:
         """Return what each group holds, without parameters and ``initial_`` values."""
@@ -197,8 +232,12 @@ class OptimWrapper:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state, the counters, and what the config gave."""
+        base = self.base_param_settings
+        settings = {} if base is None else {key: base[key] for key in base if key != "params"}
         return {
             **self.optimizer.state_dict(),
+            "base_param_settings": settings,
+            "param_names": self.param_names,
             "counts": {
                 "inner": self.inner_count,
                 "update": self.update_count,
@@ -213,9 +252,12 @@ class OptimWrapper:
         own_class = type(self.optimizer).__name__
         if state_dict.get("class", own_class) != own_class:
             raise ValueError(f"it is that of {state_dict['class']}, the config has {own_class}")
+        state_dict = regrouped(state_dict, self.param_names)
         own = [dict(group) for group in self.param_groups]
         changed = self._changed_since(state_dict.get("configured", []))
         self.optimizer.load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
+        if self.base_param_settings is not None:
+            self.base_param_settings.update(state_dict.get("base_param_settings", {}))
         for group, mine, keys in zip(self.param_groups, own, changed, strict=True):
             # A value that a schedule has left, or that one starts from, is the config's.
             bases = {key for key in group.keys() | mine.keys() if key.startswith("initial_")}
@@ -229,18 +271,21 @@ class OptimWrapper:
 
     def _changed_since(self, before: list[dict[str, Any]]) -> list[set[str]]:
         changed: list[set[str]] = [set() for _ in self.param_groups]
+        last = len(self.optimizer.param_groups)
         for index, (old, new) in enumerate(zip(before, self._configured, strict=False)):
             for key in sorted(old.keys() & new.keys()):
                 if _plain(old[key]) != _plain(new[key]):
                     changed[index].add(key)
                     logger.info(
-                        "%s of group %d: the config's %s, not the checkpoint's %s.",
-                        key,
-                        index,
-                        new[key],
-                        old[key],
+                        "%s of %s: the config's %s, not the checkpoint's %s.",
+                        *(key, f"group {index}" if index < last else "the optimizer"),
+                        *(new[key], old[key]),
                     )
         return changed
+
+
+def _base_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {"params": [], **copy.deepcopy(optimizer.defaults)}
 
 
 def _plain(value: Any) -> Any:

@@ -31,6 +31,7 @@ _RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     rules.paths,
     rules.weights,
     rules.scaled_lr,
+    rules.mixed_precision,
     rules.log_level,
     horizons,
 )

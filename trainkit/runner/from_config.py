@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainkit.config import is_config, to_plain
+from trainkit.errors import ConfigError, did_you_mean
+from trainkit.optim_wrapper import with_amp
 from trainkit.run_dir import new_run_directory
 from trainkit.runner.parts import DEFAULT_HOOKS, together
 
@@ -21,7 +23,7 @@ SAME_NAME = (
 # Keys of conf/config.yaml that become other arguments, or change the config as a whole.
 OWN_KEYS = (
     *("dataloader", "evaluator", "hooks", "env", "seed", "tags", "trust"),
-    *("fast_dev_run", "overfit_batches"),
+    *("fast_dev_run", "overfit_batches", "amp"),
 )
 KNOWN_KEYS = frozenset({*SAME_NAME, *OWN_KEYS})
 _PLACES = {
@@ -42,14 +44,20 @@ def arguments(cfg: Any, **given: Any) -> dict[str, Any]:
     A config may also hold the Runner's own arguments, under their names.
 
     Raises:
-        ConfigError: A value that cannot be resolved.
+        ConfigError: A value that cannot be resolved, or an argument that the Runner has not.
     """
+    for name in given:
+        if name not in SAME_NAME:
+            near = did_you_mean(name, SAME_NAME)
+            raise ConfigError(f"The Runner has no argument {name!r} to give it. {near}")
     plain = _shortened(cfg)
     found = {**_from_groups(plain), **{key: plain[key] for key in SAME_NAME if key in plain}}
     seed = {} if plain.get("seed") is None else {"seed": plain["seed"]}
     found["randomness"] = {**(plain.get("randomness") or {}), **seed}
     if "visualizer" in plain and plain["visualizer"] is None:
         found["visualizer"] = {"vis_backends": {}}
+    if plain.get("amp") and found.get("optim_wrapper") is not None:
+        found["optim_wrapper"] = with_amp(found["optim_wrapper"], "optim_wrapper")
     found.update(given, cfg=cfg, paths=_places(plain))
     if found.get("work_dir") is None:
         found["work_dir"] = new_run_directory(str(found.get("experiment_name")))

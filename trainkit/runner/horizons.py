@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainkit.config.check import Node
@@ -23,11 +23,13 @@ class Horizon:
         by_epoch: Whether the train loop counts epochs.
         epochs: Epochs of the run; None where that is not known.
         iterations: Iterations of the run; None where that is not known.
+        updates: Updates of the run; None where that is not known.
     """
 
     by_epoch: bool
     epochs: float | None
     iterations: float | None
+    updates: float | None = None
 
     def of(self, by_epoch: bool) -> float | None:
         """Return the length of the run in epochs or in iterations."""
@@ -58,6 +60,8 @@ def horizons(config: Config) -> Iterator[Finding]:
     horizon = horizon_of(config)
     if horizon is None:
         return
+    if horizon.iterations is not None:
+        horizon = replace(horizon, updates=_updates(config, horizon.iterations))
     for path, node in config.below("param_scheduler"):
         if inspect.isclass(node.target) and issubclass(node.target, ParamScheduler):
             yield from _schedule(path, node, horizon, reaches=not config.is_shortened)
@@ -67,16 +71,37 @@ def horizons(config: Config) -> Iterator[Finding]:
             yield from _begins(path, node, horizon)
 
 
+def _updates(config: Config, iterations: float) -> float | None:
+    """Return the updates of a model with one pass an iteration, where there is one optimizer."""
+    wrapper = config.nodes.get("optim_wrapper")
+    passes = wrapper.content.get("accumulative_counts", 1) if wrapper is not None else None
+    single = wrapper is not None and "optimizer" in wrapper.content
+    return -(-iterations // passes) if single and type(passes) is int and passes > 0 else None
+
+
 def _schedule(path: str, node: Node, horizon: Horizon, *, reaches: bool) -> Iterator[Finding]:
-    by_epoch = node.content.get("by_epoch")
-    by_epoch = horizon.by_epoch if by_epoch is None else by_epoch
+    by_epoch, by_update = node.content.get("by_epoch"), node.content.get("by_update") is True
+    by_epoch = horizon.by_epoch and not by_update if by_epoch is None else by_epoch
     converts = node.content.get("convert_to_iter_based", False)
     if not isinstance(by_epoch, bool) or not isinstance(converts, bool):
         return
-    if converts and not by_epoch:
+    if by_update and (converts or by_epoch):
+        other = "convert_to_iter_based" if converts else "by_epoch: true"
+        text = (
+            f"{path} has by_update and {other}; a step is one of them. Drop {other}, and give all "
+            "numbers in updates."
+        )
+        yield Finding(f"{path}.by_update", text)
+    elif converts and not by_epoch:
         text = (
             f"{path} has convert_to_iter_based, but it counts iterations already. Set by_epoch: "
             "true, or drop it."
+        )
+        yield Finding(f"{path}.convert_to_iter_based", text)
+    elif converts and not getattr(node.target, "step_arguments", ()):
+        text = (
+            f"{path} has convert_to_iter_based, but it counts no epochs that could be converted. "
+            "Set by_epoch: false, and give all numbers in iterations."
         )
         yield Finding(f"{path}.convert_to_iter_based", text)
     elif by_epoch and not converts and not horizon.by_epoch:
@@ -86,6 +111,8 @@ def _schedule(path: str, node: Node, horizon: Horizon, *, reaches: bool) -> Iter
             "numbers in iterations."
         )
         yield Finding(f"{path}.by_epoch", text)
+    elif reaches and by_update:
+        yield from _reached(path, node.content, horizon.updates, "updates")
     elif reaches:
         yield from _reached(path, node.content, horizon.of(by_epoch), _unit(by_epoch))
 
@@ -108,17 +135,20 @@ def _reached(
             f"{path}.begin", f"{text}, so it would do nothing. Begin earlier, or drop it."
         )
         return
-    late = [step for step in _steps(content.get("milestones")) if begin + step >= end]
-    if late:
-        text = (
-            f"{path}.milestones has {', '.join(map(shown, late))}, but the run ends after {end:g} "
-            f"{unit}: never reached. Lower them, train longer, or choose a schedule that ends with "
-            "the run, such as param_scheduler=cosine."
-        )
-        yield Finding(f"{path}.milestones", text)
+    for key, verb, them in (("milestones", "has", "them"), ("step_size", "is", "it")):
+        late = [step for step in _steps(content.get(key)) if begin + step >= end]
+        if late:
+            text = (
+                f"{path}.{key} {verb} {', '.join(map(shown, late))}, but the run ends after "
+                f"{end:g} {unit}: never reached. Lower {them}, train longer, or choose a schedule "
+                "that ends with the run, such as param_scheduler=cosine."
+            )
+            yield Finding(f"{path}.{key}", text)
 
 
 def _steps(milestones: Any) -> list[float]:
+    if isinstance(milestones, int | float):
+        return [milestones]
     if not isinstance(milestones, Sequence) or isinstance(milestones, str):
         return []
     return [step for step in milestones if isinstance(step, int | float)]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, cast
 
 from torch import nn
 
-from trainkit.config import Partial, build, is_config, named, to_plain
-from trainkit.config.build import find_target, partial
+from trainkit.config import build, is_config, named, to_plain
+from trainkit.config.build import find_target
 from trainkit.dataloader import num_batches
 from trainkit.dist import get_world_size
-from trainkit.errors import ConfigError
-from trainkit.optim_wrapper import OptimWrapper
+from trainkit.errors import ConfigError, did_you_mean
+from trainkit.optim_wrapper import OptimWrapper, OptimWrapperDict, construct
 from trainkit.param_scheduler import ParamScheduler, chain
 from trainkit.param_scheduler.base import INF
 
@@ -41,35 +41,12 @@ class Horizon(Protocol):
 
 
 def build_optim_wrapper(node: Any, path: str, model: nn.Module) -> OptimWrapper:
-    """Return the wrapper; a config's ``optimizer`` gets the model's parameters."""
-    if not is_config(node):
-        if not isinstance(node, OptimWrapper):
-            kind = type(node).__name__
-            raise ConfigError(f"{path} is a {kind}; expected an OptimWrapper, or a config of one.")
-        return _of_model(node, path, model)
-    node = to_plain(node, path)
-    if "optimizer" not in node:
-        raise ConfigError(
-            f"{path} has no optimizer. It has: {', '.join(node)}. Give it one, as optimizer: "
-            f"{{_target_: …}}."
-        )
-    optimizer = node.pop("optimizer")
-    if is_config(optimizer) or isinstance(optimizer, Partial):
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if not trained:
-            raise ConfigError(
-                f"{type(model).__name__} has no parameter that requires a gradient; nothing can be "
-                "trained."
-            )
-        make = (
-            optimizer if isinstance(optimizer, Partial) else partial(optimizer, f"{path}.optimizer")
-        )
-        optimizer = make(trained)
-    wrapper = build(node, path, default=OptimWrapper, optimizer=optimizer)
+    """Return the wrapper, or several as one; a config's optimizer gets the model's parameters."""
+    wrapper = construct(node, path, model) if is_config(node) else node
     if not isinstance(wrapper, OptimWrapper):
-        raise ConfigError(
-            f"{path}._target_ gives a {type(wrapper).__name__}; expected an OptimWrapper."
-        )
+        made = f"{path}.constructor gives" if is_config(node) else f"{path} is"
+        kind = type(wrapper).__name__
+        raise ConfigError(f"{made} a {kind}; expected an OptimWrapper, or a config of one.")
     return _of_model(wrapper, path, model)
 
 
@@ -81,6 +58,7 @@ def _of_model(wrapper: OptimWrapper, path: str, model: nn.Module) -> OptimWrappe
             f"{path} has no parameter of {type(model).__name__}, so training would change nothing. "
             "Make the optimizer from the parameters of the model that the Runner gets."
         )
+    wrapper.name_parameters(model)
     return wrapper
 
 
@@ -88,7 +66,7 @@ def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any)
     """Scale every learning rate by the samples of a step over ``base_batch_size``; return by what.
 
     The linear rule of Goyal et al., arXiv:1706.02677, §2.1. A step sees the batch size, times the
-    ranks, times the accumulated passes.
+    ranks, times the accumulated passes. Of several optimizers, what is returned is the first one's.
     """
     options = to_plain(node, path) or {}
     if not isinstance(options, dict) or options.keys() - {"enable", "base_batch_size"}:
@@ -110,31 +88,69 @@ def scale_lr(node: Any, path: str, optim_wrapper: OptimWrapper, dataloader: Any)
         raise ConfigError(
             f"{path} is enabled, but the training loader has no batch_size to scale by. Disable it."
         )
-    seen = size * get_world_size() * optim_wrapper.accumulative_counts
-    optim_wrapper.scale_lr(seen / base)
-    logger.info(
-        "auto_scale_lr: learning rates times %g (%d samples a step, made for %d)",
-        seen / base,
-        seen,
-        base,
-    )
-    return float(seen / base)
+    wrappers = optim_wrapper if isinstance(optim_wrapper, OptimWrapperDict) else {"": optim_wrapper}
+    factors = []
+    for name, wrapper in wrappers.items():
+        seen = size * get_world_size() * wrapper.accumulative_counts
+        wrapper.scale_lr(seen / base)
+        logger.info(
+            "auto_scale_lr:%s learning rates times %g (%d samples a step, made for %d)",
+            *(f" {name}:" if name else "", seen / base, seen, base),
+        )
+        factors.append(float(seen / base))
+    return factors[0]
 
 
 def build_param_schedulers(
     node: Any, path: str, optim_wrapper: OptimWrapper, loop: Horizon
 ) -> list[ParamScheduler]:
-    """Return the schedulers, joined in order; what they leave open is the loop's."""
+    """Return the schedulers, joined in order; what they leave open is the loop's.
+
+    With several optimizers, ``node`` has what each gets under the optimizer's name; or else each
+    gets schedulers of its own from every config in it.
+    """
     schedulers = [
-        _scheduler(entry, where, optim_wrapper, loop)
-        for where, entry in scheduler_nodes(node, path)
+        _scheduler(entry, where, wrapper, loop)
+        for where, entry, wrapper in assigned(node, path, optim_wrapper)
     ]
-    chain(schedulers)
+    chain(schedulers, lambda scheduler: iterations_of(scheduler, loop))
     return schedulers
 
 
-def scheduler_nodes(node: Any, path: str) -> list[tuple[str, Any]]:
-    """Return each scheduler that ``param_scheduler`` gives, with its path."""
+def iterations_of(scheduler: ParamScheduler, loop: Horizon) -> int:
+    """Return how many iterations a step of a scheduler lasts."""
+    if scheduler.unit == "update":
+        return cast(OptimWrapper, scheduler.optimizer).accumulative_counts
+    return loop.max_iters // loop.max_epochs if scheduler.unit == "epoch" else 1
+
+
+def assigned(
+    node: Any, path: str, optim_wrapper: OptimWrapper
+) -> Iterator[tuple[str, Any, OptimWrapper]]:
+    """Yield each scheduler that ``param_scheduler`` gives, with its path and its optimizer."""
+    if not isinstance(optim_wrapper, OptimWrapperDict):
+        yield from ((where, entry, optim_wrapper) for where, entry in _entries(node, path))
+        return
+    plain = to_plain(node, path) if is_config(node) else node
+    names = set(optim_wrapper)
+    if isinstance(plain, Mapping) and "_target_" not in plain and names & plain.keys():
+        for name, own in plain.items():
+            if name not in names:
+                raise ConfigError(
+                    f"{path}.{name}: {path} goes by optimizer, and there is none of this name. "
+                    f"{did_you_mean(str(name), names)}"
+                )
+            for where, entry in _entries(own, f"{path}.{name}"):
+                yield where, entry, optim_wrapper[name]
+        return
+    for where, entry in _entries(node, path):
+        # A ready scheduler has its optimizer already.
+        for wrapper in optim_wrapper.values() if is_config(entry) else [optim_wrapper]:
+            yield where, entry, wrapper
+
+
+def _entries(node: Any, path: str) -> list[tuple[str, Any]]:
+    """Return each scheduler of one optimizer, with its path."""
     if node is None:
         return []
     plain = to_plain(node, path) if is_config(node) or isinstance(node, list | tuple) else node
@@ -148,30 +164,24 @@ def scheduler_nodes(node: Any, path: str) -> list[tuple[str, Any]]:
 
 def _scheduler(node: Any, path: str, optim_wrapper: OptimWrapper, loop: Horizon) -> ParamScheduler:
     if not is_config(node):
-        if not isinstance(node, ParamScheduler):
-            raise ConfigError(
-                f"{path} is a {type(node).__name__}; expected a ParamScheduler, or a config with "
-                "_target_."
-            )
-        node.by_epoch = loop.by_epoch if node.by_epoch is None else node.by_epoch
-        if node.end == INF:
-            node.end = _end(node.begin, _horizon(loop, node.by_epoch), path)
-        return node
+        return _given(node, path, optim_wrapper, loop)
     node = dict(node)
-    convert = node.pop("convert_to_iter_based", False)
-    node["by_epoch"] = loop.by_epoch if node.get("by_epoch") is None else node["by_epoch"]
+    convert, by_update = node.pop("convert_to_iter_based", False), node.get("by_update", False)
+    if node.get("by_epoch") is None:
+        node["by_epoch"] = loop.by_epoch and not by_update
+    if by_update and (convert or node["by_epoch"]):
+        other = "convert_to_iter_based" if convert else "by_epoch: true"
+        raise ConfigError(
+            f"{path} has by_update and {other}; a step is one of them. Drop {other}, and give all "
+            "numbers in updates."
+        )
     target: Any = find_target(node, path)
     if convert:
         _convert_to_iterations(node, path, getattr(target, "step_arguments", ()), loop)
-    if node["by_epoch"] and not loop.by_epoch:
-        raise ConfigError(
-            f"{path}.by_epoch is true, but the train loop counts iterations, so it would never "
-            "step. "
-            "Set convert_to_iter_based: true beside it, or by_epoch: false and give all numbers in "
-            "iterations."
-        )
+    _check_steps(node["by_epoch"], path, loop)
     if node.get("end") is None:
-        node["end"] = _end(node.get("begin", 0), _horizon(loop, node["by_epoch"]), path)
+        horizon = _horizon(loop, node["by_epoch"], by_update, optim_wrapper)
+        node["end"] = _end(node.get("begin", 0), horizon, path)
     scheduler = build(node, path, args=(optim_wrapper,))
     if not isinstance(scheduler, ParamScheduler):
         raise ConfigError(
@@ -180,7 +190,34 @@ def _scheduler(node: Any, path: str, optim_wrapper: OptimWrapper, loop: Horizon)
     return scheduler
 
 
-def _horizon(loop: Horizon, by_epoch: bool) -> int:
+def _given(node: Any, path: str, optim_wrapper: OptimWrapper, loop: Horizon) -> ParamScheduler:
+    """Return a ready scheduler, with what it has left open."""
+    if not isinstance(node, ParamScheduler):
+        raise ConfigError(
+            f"{path} is a {type(node).__name__}; expected a ParamScheduler, or a config with "
+            "_target_."
+        )
+    node.by_epoch = loop.by_epoch if node.by_epoch is None else node.by_epoch
+    _check_steps(node.by_epoch, path, loop)
+    if node.end == INF:
+        own = node.optimizer if isinstance(node.optimizer, OptimWrapper) else optim_wrapper
+        node.end = _end(node.begin, _horizon(loop, node.by_epoch, node.by_update, own), path)
+    return node
+
+
+def _check_steps(by_epoch: bool, path: str, loop: Horizon) -> None:
+    if by_epoch and not loop.by_epoch:
+        raise ConfigError(
+            f"{path}.by_epoch is true, but the train loop counts iterations, so it would never "
+            "step. Set convert_to_iter_based: true beside it, or by_epoch: false and give all "
+            "numbers in iterations."
+        )
+
+
+def _horizon(loop: Horizon, by_epoch: bool, by_update: bool, wrapper: OptimWrapper) -> int:
+    """Return the length of the run; in updates, that of a model with one pass an iteration."""
+    if by_update:
+        return -(-loop.max_iters // wrapper.accumulative_counts)
     return loop.max_epochs if by_epoch else loop.max_iters
 
 
@@ -202,6 +239,11 @@ def _convert_to_iterations(
         raise ConfigError(
             f"{path} has convert_to_iter_based, but it counts iterations already. Set by_epoch: "
             "true, or drop it."
+        )
+    if not names:
+        raise ConfigError(
+            f"{path} has convert_to_iter_based, but it counts no epochs that could be converted. "
+            "Set by_epoch: false, and give all numbers in iterations."
         )
     length = num_batches(loop.dataloader)
     if length is None:

@@ -25,7 +25,13 @@ from trainkit.loops import (
     TestLoop,
     ValLoop,
 )
-from trainkit.optim_wrapper import OptimWrapper
+from trainkit.optim_wrapper import (
+    CONSTRUCTOR_KEYS,
+    DefaultOptimWrapperConstructor,
+    OptimWrapper,
+    OptimWrapperDict,
+    is_several,
+)
 from trainkit.param_scheduler import ParamScheduler
 from trainkit.runner.parts import DEFAULT_HOOKS
 from trainkit.seed import set_random_seed
@@ -43,6 +49,16 @@ _OPTIMIZER = Place(
     positional=1,
     kind=torch.optim.Optimizer,
     noun="an optimizer, a subclass of torch.optim.Optimizer",
+)
+_OPTIM_WRAPPER = Place(
+    OptimWrapper,
+    read=CONSTRUCTOR_KEYS,
+    kind=OptimWrapper,
+    noun="an optim_wrapper, a subclass of trainkit.optim_wrapper.OptimWrapper",
+)
+_CONSTRUCTOR = Place(
+    DefaultOptimWrapperConstructor,
+    passed=frozenset({"optim_wrapper_cfg", "paramwise_cfg", "modules", "path"}),
 )
 
 
@@ -80,12 +96,6 @@ _FIXED = {
         kind=torch.nn.Module,
         noun="a model, a subclass of torch.nn.Module",
     ),
-    "optim_wrapper": Place(
-        OptimWrapper,
-        kind=OptimWrapper,
-        noun="an optim_wrapper, a subclass of trainkit.optim_wrapper.OptimWrapper",
-    ),
-    "optim_wrapper.optimizer": _OPTIMIZER,
     "val_cfg": _evaluation(ValLoop),
     "test_cfg": _evaluation(TestLoop),
     "visualizer": Place(
@@ -133,13 +143,41 @@ class Places:
             return _FIXED[path]
         if path == "train_cfg":
             return _train_loop(node)
-        if head == "param_scheduler" and len(rest) <= 1:
-            return _SCHEDULER if rest or "_target_" in node else None
+        if head == "optim_wrapper":
+            return self._in_optim_wrapper(rest, node)
+        if head == "param_scheduler":
+            return self._in_schedulers(rest, node)
         if head in ("hooks", "default_hooks", "custom_hooks") and len(rest) == 1:
             return _hook(rest[0])
         if head in ("evaluator", "val_evaluator", "test_evaluator"):
             return _in_evaluator(rest, node)
         return self._in_loader(head, rest)
+
+    @property
+    def _optimizers(self) -> Mapping[str, Any]:
+        """The configs of several optimizers by name; empty if there is one."""
+        whole = self.plain.get("optim_wrapper")
+        return whole if isinstance(whole, Mapping) and is_several(whole) else {}
+
+    def _in_optim_wrapper(self, rest: list[str], node: Mapping[str, Any]) -> Place | None:
+        wrapper: Any = self.plain["optim_wrapper"]
+        if self._optimizers:
+            if not rest:
+                return Place(OptimWrapperDict)
+            wrapper, rest = self._optimizers[rest[0]], rest[1:]
+        if "optimizer" not in wrapper and wrapper.get("constructor") is not None:
+            # What else is there is for the constructor, which says nothing of it.
+            other = Place(needs_all=False) if "_target_" in node else None
+            return _CONSTRUCTOR if rest == ["constructor"] else other
+        if rest == ["paramwise_cfg"]:
+            return _paramwise(wrapper)
+        places = {"": _OPTIM_WRAPPER, "optimizer": _OPTIMIZER, "constructor": _CONSTRUCTOR}
+        return places.get(".".join(rest))
+
+    def _in_schedulers(self, rest: list[str], node: Mapping[str, Any]) -> Place | None:
+        named = rest[1:] if rest and rest[0] in self._optimizers else rest
+        is_one = len(named) == 1 or (not named and "_target_" in node)
+        return _SCHEDULER if is_one else None
 
     def _in_loader(self, head: str, rest: list[str]) -> Place | None:
         """Return the place inside a data loader; what is in a loader of another kind is its own."""
@@ -162,6 +200,18 @@ def _is_torchs(loader: Mapping[str, Any]) -> bool:
     except TrainkitError:  # told where the node itself is looked at
         return True
     return inspect.isclass(target) and issubclass(target, DataLoader)
+
+
+def _paramwise(wrapper: Mapping[str, Any]) -> Place | None:
+    """Return what takes ``paramwise_cfg``, if the constructor says so."""
+    try:
+        constructor = find_target(
+            wrapper.get("constructor") or {}, "", DefaultOptimWrapperConstructor
+        )
+    except TrainkitError:  # told where the node itself is looked at
+        return None
+    options = getattr(constructor, "paramwise", None)
+    return None if options is None else Place(options)
 
 
 def _train_loop(node: Mapping[str, Any]) -> Place:

@@ -96,7 +96,7 @@ def _meta(runner: Runner) -> dict[str, Any]:
 def _scheduler_state(scheduler: Any) -> dict[str, Any]:
     return {
         "class": type(scheduler).__name__,
-        "by_epoch": scheduler.by_epoch,
+        "unit": scheduler.unit,
         "state": scheduler.state_dict(),
     }
 
@@ -262,11 +262,10 @@ def _check_data(runner: Runner, progress: Mapping[str, Any]) -> None:
 
 def _resume_schedulers(runner: Runner, states: Sequence[Mapping[str, Any]]) -> None:
     """Set each scheduler's step: the saved one if it is the same, else the loop's count."""
+    loop = runner.train_loop
     for index, scheduler in enumerate(runner.param_schedulers):
-        counted = runner.train_loop.epoch if scheduler.by_epoch else runner.train_loop.iter
         saved = states[index] if index < len(states) else {}
-        same = (
-            saved.get("class") == type(scheduler).__name__
-            and saved.get("by_epoch") == scheduler.by_epoch
-        )
+        same = (saved.get("class"), saved.get("unit")) == (type(scheduler).__name__, scheduler.unit)
+        counted = {"epoch": loop.epoch, "iteration": loop.iter}.get(scheduler.unit)
+        counted = scheduler.updates_made if counted is None else counted
         scheduler.load_state_dict(saved["state"] if same else {"last_step": counted})

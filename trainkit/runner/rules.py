@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 from trainkit.checkpoint import locate_checkpoint
 from trainkit.config.check import Node
 from trainkit.config.findings import Finding, shown
+from trainkit.config.origins import is_at_or_below
 from trainkit.config.signature import fits
 from trainkit.errors import CheckpointError, ConfigError, TrainkitError, did_you_mean
 from trainkit.evaluator import BaseMetric
 from trainkit.log import check_level
+from trainkit.optim_wrapper import with_amp
+from trainkit.param_scheduler.plateau import TRAIN
 from trainkit.runner.stand_in import NoBatch, StandInLoader
 
 # Names of a dataset's arguments that are places on the disk.
@@ -31,7 +35,7 @@ class Config:
     def below(self, path: str) -> Iterator[tuple[str, Node]]:
         """Yield the nodes at and below ``path``."""
         for key, node in self.nodes.items():
-            if key == path or key.startswith(f"{path}."):
+            if is_at_or_below(key, path):
                 yield key, node
 
     def loader(self, split: str) -> tuple[str, Mapping[str, Any]]:
@@ -43,6 +47,14 @@ class Config:
             path = f"dataloader.{split}"
             loader = loaders.get(split) if isinstance(loaders, Mapping) else None
         return path, loader if isinstance(loader, Mapping) else {}
+
+    def uses(self, path: str) -> bool:
+        """Whether what stands at ``path`` is used: no loader of a split that is switched off."""
+        for split in ("train", "val", "test"):
+            places = (f"dataloader.{split}.", f"{split}_dataloader.")
+            if f"{path}.".startswith(places):
+                return self.plain.get(f"{split}_cfg") is not None
+        return True
 
     @property
     def is_shortened(self) -> bool:
@@ -67,13 +79,13 @@ def batch_sizes(config: Config) -> Iterator[Finding]:
 
 
 def monitors(config: Config) -> Iterator[Finding]:
-    """What a hook watches must be a number that validation gives, where that is known."""
+    """What hooks and schedules watch must be a number that validation gives, if that is known."""
     names = _metric_names(config)
-    for path, node in config.below("hooks"):
+    for path, node in [*config.below("hooks"), *config.below("param_scheduler")]:
         for argument in getattr(node.target, "monitors", ()):
             given = node.arguments.get(argument)
             for metric in [given] if isinstance(given, str) else given or []:
-                if metric == "auto" or not isinstance(metric, str):
+                if not isinstance(metric, str) or metric == "auto" or metric.startswith(TRAIN):
                     continue
                 key = f"{path}.{argument}"
                 if config.plain.get("val_cfg") is None:
@@ -107,25 +119,24 @@ def _metric_names(config: Config) -> tuple[str, ...] | None:
 
 
 def paths(config: Config) -> Iterator[Finding]:
-    """What a dataset is to read must be there."""
+    """What a dataset is to read must be there, unless its split is switched off."""
     for path, node in config.nodes.items():
         is_dataset = path.rpartition(".")[2] == "dataset" or ".dataset." in f"{path}."
-        if not is_dataset or node.content.get("download"):
+        if is_dataset and config.uses(path) and not node.content.get("download"):
+            yield from _absent(path, node)
+
+
+def _absent(path: str, node: Node) -> Iterator[Finding]:
+    root = next((v for k, v in node.arguments.items() if k in ("data_root", "root")), None)
+    for name, value in node.arguments.items():
+        is_path = name in _PATH_NAMES or name.endswith(_PATH_ENDINGS)
+        known = isinstance(value, str) and value and "://" not in value
+        if not is_path or not known or name in node.unknown:
             continue
-        root = next((v for k, v in node.arguments.items() if k in ("data_root", "root")), None)
-        for name, value in node.arguments.items():
-            if name in node.unknown:
-                continue
-            is_path = name in _PATH_NAMES or name.endswith(_PATH_ENDINGS)
-            if not is_path or not isinstance(value, str) or not value or "://" in value:
-                continue
-            places = [Path(value), *([Path(root) / value] if isinstance(root, str) else [])]
-            if not any(place.expanduser().exists() for place in places):
-                text = (
-                    f"{path}.{name} is {value!r}, which does not exist in {Path.cwd()}. Give the "
-                    "path of the data."
-                )
-                yield Finding(f"{path}.{name}", text)
+        places = [Path(value), *([Path(root) / value] if isinstance(root, str) else [])]
+        if not any(os.path.exists(place.expanduser()) for place in places):
+            text = f"{path}.{name} is {value!r}, which does not exist in {Path.cwd()}."
+            yield Finding(f"{path}.{name}", f"{text} Give the path of the data.")
 
 
 def weights(config: Config) -> Iterator[Finding]:
@@ -163,6 +174,17 @@ def scaled_lr(config: Config) -> Iterator[Finding]:
             "learning rate is for, as auto_scale_lr.enable is true."
         )
         yield Finding("auto_scale_lr.base_batch_size", text)
+
+
+def mixed_precision(config: Config) -> Iterator[Finding]:
+    """``amp`` must be for a wrapper that can be told to."""
+    node = config.plain.get("optim_wrapper")
+    if config.plain.get("amp") is True and node is not None:
+        try:
+            with_amp(node, "optim_wrapper", tell=False)
+        except ConfigError as error:
+            if error.key == "amp":  # else it is told as a mistake of the wrapper itself
+                yield Finding("amp", str(error))
 
 
 def log_level(config: Config) -> Iterator[Finding]:

@@ -8,15 +8,16 @@ from typing import Any
 
 from trainkit.config import is_config
 from trainkit.errors import ConfigError
-from trainkit.optim_wrapper import OptimWrapper
+from trainkit.optim_wrapper import OptimWrapper, OptimWrapperDict, bare
 from trainkit.param_scheduler import ParamScheduler
 from trainkit.runner.from_config import arguments
 from trainkit.runner.optim import (
     Horizon,
+    assigned,
     build_optim_wrapper,
     build_param_schedulers,
+    iterations_of,
     scale_lr,
-    scheduler_nodes,
 )
 from trainkit.runner.stand_in import StandInLoader, StandInModel, build_stand_in_loop
 
@@ -79,7 +80,8 @@ def plan(cfg: Any, iters_per_epoch: int | None = None) -> Plan:
     where = given["paths"].get("train_dataloader", "train_dataloader")
     loader = StandInLoader(given.get("train_dataloader"), where, iters_per_epoch)
     loop = build_stand_in_loop(given["train_cfg"], "train_cfg", loader)
-    wrapper = build_optim_wrapper(given["optim_wrapper"], "optim_wrapper", StandInModel())
+    cfg, names = bare(given["optim_wrapper"])
+    wrapper = build_optim_wrapper(cfg, "optim_wrapper", StandInModel(names))
     factor = scale_lr(given.get("auto_scale_lr"), "auto_scale_lr", wrapper, loader)
     node = given.get("param_scheduler")
     schedulers = build_param_schedulers(node, "param_scheduler", wrapper, loop)
@@ -90,8 +92,9 @@ def plan(cfg: Any, iters_per_epoch: int | None = None) -> Plan:
     if schedulers and _is_removed("param_scheduler", given["default_hooks"]):
         notes.append("hooks.param_scheduler is null, so no schedule ever moves.")
         schedulers = []
-    paths = [path for path, _ in scheduler_nodes(node, "param_scheduler")]
+    paths = [path for path, _, _ in assigned(node, "param_scheduler", wrapper)]
     labelled = [(_label(*pair), pair[1]) for pair in zip(paths, schedulers, strict=False)]
+    notes += [_unknown(label, each) for label, each in labelled if each.monitors]
     return _told(labelled, wrapper, loop, by_epoch, notes)
 
 
@@ -107,6 +110,14 @@ def _label(path: str, scheduler: ParamScheduler) -> str:
     return f"{kind}[{name}]" if name.isdigit() else name
 
 
+def _unknown(label: str, scheduler: ParamScheduler) -> str:
+    watched = " and ".join(repr(getattr(scheduler, name)) for name in scheduler.monitors)
+    return (
+        f"{label} follows {watched}, which only a run tells: it is drawn as if it never reduced "
+        f"{scheduler.param_name}."
+    )
+
+
 def _told(
     schedulers: Sequence[tuple[str, ParamScheduler]],
     wrapper: OptimWrapper,
@@ -115,45 +126,67 @@ def _told(
     notes: Sequence[str],
 ) -> Plan:
     length = loop.max_epochs if by_epoch else loop.max_iters
-    epoch = 1 if by_epoch else length // loop.max_epochs  # steps: in an iteration run, all of them
-    chains: dict[int, list[tuple[str, ParamScheduler]]] = {}
-    for label, scheduler in schedulers:
-        chains.setdefault(id(scheduler.last), []).append((label, scheduler))
-    curves = [_curve(chain, length, epoch) for chain in chains.values()]
-    lr = wrapper.param_groups[0].get("lr")
-    if lr is not None and all(curve.name != "lr" for curve in curves):
-        curves.append(Curve("lr", [0], [float(lr)]))
+    chains: dict[int, list[_Told]] = {}
+    told = [_Told(*pair, 1 if by_epoch else iterations_of(pair[1], loop)) for pair in schedulers]
+    for each in told:
+        chains.setdefault(id(each.scheduler.last), []).append(each)
+    optimizers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}
+    curves = [_curve(chain, length, optimizers) for chain in chains.values()]
+    for name, optimizer in optimizers.items():
+        lr, value = _value_name(name, "lr"), optimizer.param_groups[0].get("lr")
+        if value is not None and all(curve.name != lr for curve in curves):
+            curves.append(Curve(lr, [0], [float(value)]))
     return Plan(
         unit="epoch" if by_epoch else "iteration",
         length=length,
-        epoch_length=epoch if loop.by_epoch and not by_epoch else None,
-        curves=sorted(curves, key=lambda curve: curve.name != "lr"),
-        notes=[*notes, *_late(schedulers, length, epoch)],
+        epoch_length=length // loop.max_epochs if loop.by_epoch and not by_epoch else None,
+        curves=sorted(curves, key=lambda curve: curve.name.rpartition(".")[2] != "lr"),
+        notes=[*notes, *_late(told, length)],
     )
 
 
-def _late(
-    schedulers: Sequence[tuple[str, ParamScheduler]], length: int, epoch: int
-) -> Iterator[str]:
+def _value_name(optimizer: str, param_name: str) -> str:
+    return f"{optimizer}.{param_name}" if optimizer else param_name
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A scheduler with its name, and how many steps of the plan one of its own lasts."""
+
+    label: str
+    scheduler: ParamScheduler
+    unit: int
+
+    def turns(self) -> Iterator[tuple[int, str]]:
+        """Yield the steps of the plan at which something turns, with the argument for it."""
+        for step, key in self.scheduler.turns():
+            yield int(step) * self.unit, key
+
+
+def _late(schedulers: Sequence[_Told], length: int) -> Iterator[str]:
     """Yield what the run ends before."""
-    for label, scheduler in schedulers:
-        for step, key in _turns(scheduler, epoch):
-            if step > length or (step == length and key == "milestones"):
-                yield f"The run ends before {label}.{key} is reached, at {step:,}."
+    for each in schedulers:
+        for step, key in each.turns():
+            never = step == length and key in ("milestones", "step_size")
+            # An end in updates may be that of the last ones, which are fewer.
+            if never or step >= length + each.unit or (step > length and key != "end"):
+                yield f"The run ends before {each.label}.{key} is reached, at {step:,}."
 
 
-def _curve(chain: Sequence[tuple[str, ParamScheduler]], length: int, epoch: int) -> Curve:
-    """Return the values of the schedulers of one value; ``epoch`` is in steps."""
+def _curve(chain: Sequence[_Told], length: int, optimizers: Mapping[str, OptimWrapper]) -> Curve:
+    """Return the values of the schedulers of one value."""
     marks: dict[int, list[str]] = {}
-    for label, scheduler in chain:
-        for step, key in _turns(scheduler, epoch):
+    for each in chain:
+        for step, key in each.turns():
             if step < length:
-                marks.setdefault(step, []).append(f"{label}.{key}")
-    last = chain[0][1].last
+                marks.setdefault(step, []).append(f"{each.label}.{key}")
+    last = chain[0].scheduler.last
+    group = last.optimizer.param_groups[0]
+    owner = next((n for n, o in optimizers.items() if o.param_groups[0] is group), "")
 
     def value(step: int) -> float:
-        for _, scheduler in chain:
-            scheduler.last_step = step // epoch if scheduler.by_epoch else step
+        for each in chain:
+            each.scheduler.last_step = step // each.unit
         last.apply()
         return last.get_last_value()[0]
 
@@ -162,18 +195,8 @@ def _curve(chain: Sequence[tuple[str, ParamScheduler]], length: int, epoch: int)
         while between := _around(extreme(known.values()), known):
             known |= {step: value(step) for step in between}
     texts = {step: ", ".join(keys) for step, keys in sorted(marks.items())}
-    return Curve(last.param_name, sorted(known), [known[step] for step in sorted(known)], texts)
-
-
-def _turns(scheduler: ParamScheduler, epoch: int) -> Iterator[tuple[int, str]]:
-    """Yield the steps that the scheduler's arguments name, with the argument."""
-    unit = epoch if scheduler.by_epoch else 1
-    for key in scheduler.step_arguments:
-        found = getattr(scheduler, key, None)
-        for step in found if isinstance(found, Iterable) else [found]:
-            if isinstance(step, int | float):
-                start = 0 if key in ("begin", "end") else scheduler.begin
-                yield int(start + step) * unit, key
+    name = _value_name(owner, last.param_name)
+    return Curve(name, sorted(known), [known[step] for step in sorted(known)], texts)
 
 
 def _sampled(length: int, turns: Iterable[int]) -> list[int]:

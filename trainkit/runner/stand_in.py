@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn, cast
@@ -25,11 +26,14 @@ class NoBatch(ConfigError):
 
 
 class StandInModel(nn.Module):
-    """A model of one parameter, for an optimizer to hold."""
+    """A model of one parameter, for an optimizer to hold; or one below each of several names."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str] = ()) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, 1))  # a matrix, since Muon takes nothing else
+        for name in names:
+            self.add_module(name, StandInModel())
+        if not names:
+            self.weight = nn.Parameter(torch.zeros(1, 1))  # a matrix: Muon takes nothing else
 
 
 class StandInLoader:

@@ -18,6 +18,7 @@ from trainkit.config.findings import Finding
 from trainkit.config.origins import is_at_or_below
 from trainkit.errors import TrainkitError
 from trainkit.hook import get_priority
+from trainkit.optim_wrapper import CONSTRUCTOR_KEYS, OptimWrapper, constructor_of
 from trainkit.runner.rules import Config
 from trainkit.runner.stand_in import StandInLoader, build_stand_in_loop
 
@@ -40,9 +41,13 @@ def trial(config: Config, told: Collection[str]) -> Iterator[Finding]:
             )
         elif path.startswith("hooks.") and _is_of(node, "trainkit.hooks."):
             yield from _refused(node, partial(_make_hook, node))
-        elif path == "optim_wrapper" and _is_of(node, "trainkit.optim_wrapper."):
+        elif node.place.kind is OptimWrapper and _is_of(node, "trainkit.optim_wrapper."):
             options = {**node.arguments, "optimizer": _NoOptimizer()}
             yield from _refused(node, partial(node.target, **options))
+            constructor = config.nodes.get(f"{path}.constructor")
+            own = constructor is None or _is_of(constructor, "trainkit.optim_wrapper.")
+            if own and CONSTRUCTOR_KEYS & node.content.keys():
+                yield from _refused(node, partial(constructor_of, node.content, path))
 
 
 def _make_hook(node: Node) -> None:

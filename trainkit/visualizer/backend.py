@@ -1,4 +1,4 @@
-"""VisBackend: one place where scalars are written."""
+"""VisBackend: one place where scalars and pictures are written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from trainkit.visualizer.picture import Pixels
 
 
 class VisBackend(ABC):
@@ -18,6 +20,9 @@ class VisBackend(ABC):
     @abstractmethod
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """Write scalars that belong to ``step``."""
+
+    def add_image(self, name: str, image: Pixels, step: int) -> None:  # noqa: B027 - not every one
+        """Write a picture, ``(height, width, 3)`` bytes, that belongs to the iteration ``step``."""
 
     def add_config(self, text: str) -> None:  # noqa: B027 - not every backend shows configs
         """Write the run's config, as YAML."""

@@ -1,9 +1,10 @@
-"""Scalars as JSON lines, which any tool reads."""
+"""Scalars as JSON lines, and pictures as PNG files, which any tool reads."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,10 +12,16 @@ from typing import Any, TextIO
 from trainkit.errors import ConfigError
 from trainkit.run_dir import safe_name, unused
 from trainkit.visualizer.backend import VisBackend
+from trainkit.visualizer.picture import Pixels, write_png
+
+IMAGES = "vis_image"  # the directory of the pictures in the run's
+_STEP = re.compile(r"_(\d{8,})\.png$", re.ASCII)
 
 
 class LocalVisBackend(VisBackend):
     """Append an object ``{"step": ..., name: value, ...}`` for each call to a file of JSON lines.
+
+    Pictures are ``vis_image/<name>_<step>.png``.
 
     Args:
         filename: The file's name in the run's directory.
@@ -28,6 +35,7 @@ class LocalVisBackend(VisBackend):
             )
         self.filename = filename
         self._file: TextIO | None = None
+        self._images: Path | None = None
         self._lines = 0  # in the file
         self._kept: int | None = None  # of them, those that a resumed run goes on from
 
@@ -45,6 +53,7 @@ class LocalVisBackend(VisBackend):
             temporary.write_text("".join(f"{line}\n" for line in kept))
             temporary.replace(path)
         self._kept = None
+        self._images = _pictures(save_dir / IMAGES, resume_step)
         self._file = path.open("a", buffering=1)  # a line at a time: a killed run loses none
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
@@ -53,6 +62,11 @@ class LocalVisBackend(VisBackend):
         values = {key: _as_json(value) for key, value in scalars.items() if key != "step"}
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._lines += 1
+
+    def add_image(self, name: str, image: Pixels, step: int) -> None:
+        """Write a PNG file."""
+        assert self._images is not None, "open() comes first"
+        write_png(self._images / f"{safe_name(name)}_{step:08d}.png", image)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of lines."""
@@ -67,6 +81,17 @@ class LocalVisBackend(VisBackend):
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _pictures(directory: Path, resume_step: int | None) -> Path:
+    """Return the directory of the pictures; of a resumed run, without those after the step."""
+    if resume_step is None and directory.exists():  # of a run that left no checkpoint
+        directory.rename(unused(directory))
+    for path in directory.glob("*.png"):
+        match = _STEP.search(path.name)
+        if match and resume_step is not None and int(match[1]) > resume_step:
+            path.unlink()
+    return directory
 
 
 def _as_json(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Scalars as TensorBoard event files."""
+"""Scalars and pictures as TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainkit.visualizer.backend import VisBackend
+from trainkit.visualizer.picture import Pixels
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -42,6 +43,11 @@ class TensorboardVisBackend(VisBackend):
         for key, value in scalars.items():
             if key not in ("step", "iter", "epoch"):
                 self._writer.add_scalar(key, value, step)
+
+    def add_image(self, name: str, image: Pixels, step: int) -> None:
+        """Show a picture in the IMAGES tab."""
+        assert self._writer is not None, "open() comes first"
+        self._writer.add_image(name, image, step, dataformats="HWC")
 
     def add_config(self, text: str) -> None:
         """Show the config in the TEXT tab."""

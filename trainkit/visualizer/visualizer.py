@@ -9,10 +9,11 @@ from typing import Any
 from trainkit.dist import is_main_process
 from trainkit.errors import ConfigError
 from trainkit.visualizer.backend import VisBackend
+from trainkit.visualizer.picture import to_pixels
 
 
 class Visualizer:
-    """Hand scalars and the config to every backend.
+    """Hand scalars, pictures and the config to every backend.
 
     Args:
         vis_backends: A list of backends, or a dict of them by name; an entry that is None is left
@@ -33,6 +34,11 @@ class Visualizer:
                 )
         self._is_open = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether what is added is written."""
+        return self._is_open
+
     def open(self, save_dir: Path, resume_step: int | None = None) -> None:
         """Begin to write under ``save_dir``.
 
@@ -50,6 +56,22 @@ class Visualizer:
         if self._is_open:
             for backend in self.vis_backends:
                 backend.add_scalars(scalars, step)
+
+    def add_image(self, name: str, image: Any, step: int) -> None:
+        """Write a picture that belongs to the iteration ``step``; without effect before open().
+
+        Args:
+            name: What it shows, such as ``"val/predictions"``.
+            image: A tensor ``(channels, height, width)`` or an array ``(height, width, channels)``.
+            step: The iteration.
+
+        Raises:
+            ConfigError: It is no image.
+        """
+        if self._is_open and self.vis_backends:
+            pixels = to_pixels(image)
+            for backend in self.vis_backends:
+                backend.add_image(name, pixels, step)
 
     def add_config(self, text: str) -> None:
         """Write the run's config, as YAML."""
