@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 from trainkit.errors import ConfigError, did_you_mean
 
 _PACKAGES = ("trainkit", "torch", "numpy", "hydra-core", "omegaconf", "tensorboard")
+_MP_OPTIONS = ("mp_start_method", "opencv_num_threads")
 _MAX_DIFF = 1_000_000  # characters of a dirty diff that are kept
 
 
@@ -46,14 +47,14 @@ def setup_env(
     Raises:
         ConfigError: A device that torch does not have, or an unknown start method.
     """
-    _set_start_method(mp_start_method)
-    _apply_mp_cfg(**dict(mp_cfg or {}))
+    options = check_mp_cfg(mp_cfg)
+    for method in (mp_start_method, options.get("mp_start_method")):
+        check_start_method(method)
+        if method is not None:
+            mp.set_start_method(method, force=True)
+    _set_opencv_threads(options.get("opencv_num_threads"))
+    check_num_threads(num_threads)
     if num_threads is not None:
-        if num_threads < 1:
-            raise ConfigError(
-                f"env.num_threads is {num_threads}; expected at least 1, or null for torch's "
-                "choice."
-            )
         torch.set_num_threads(num_threads)
     if cudnn_benchmark:
         torch.backends.cudnn.benchmark = True
@@ -61,17 +62,63 @@ def setup_env(
     return find_device(device)
 
 
-def _apply_mp_cfg(
-    mp_start_method: str | None = None, opencv_num_threads: int | None = None, **unknown: Any
-) -> None:
-    for key in unknown:
-        near = did_you_mean(key, ("mp_start_method", "opencv_num_threads"))
-        raise ConfigError(f"env.mp_cfg has no {key!r}. {near}")
-    _set_start_method(mp_start_method)
-    if opencv_num_threads is not None and importlib.util.find_spec("cv2") is not None:
+def check_num_threads(number: int | None) -> None:
+    """Raise a ConfigError unless torch can be told to use so many threads."""
+    if number is not None and number < 1:
+        raise ConfigError(
+            f"env.num_threads is {number}; expected at least 1, or null for torch's choice."
+        )
+
+
+def check_start_method(method: str | None) -> None:
+    """Raise a ConfigError unless this system can start processes so."""
+    if method is not None and method not in mp.get_all_start_methods():
+        raise ConfigError(
+            f"env.mp_start_method is {method!r}; this system has "
+            f"{', '.join(mp.get_all_start_methods())}."
+        )
+
+
+def check_mp_cfg(mp_cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return MMEngine's options of processes.
+
+    Raises:
+        ConfigError: One that there is not, or an unknown start method.
+    """
+    given = dict(mp_cfg or {})
+    for key in given:
+        if key not in _MP_OPTIONS:
+            raise ConfigError(f"env.mp_cfg has no {key!r}. {did_you_mean(key, _MP_OPTIONS)}")
+    check_start_method(given.get("mp_start_method"))
+    return given
+
+
+def check_device(name: str) -> torch.device | None:
+    """Return the device of a name, which need not be in this machine; None for ``"auto"``.
+
+    Raises:
+        ConfigError: torch has no device of this name.
+    """
+    if name == "auto":
+        return None
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise _no_device(name, error) from None
+
+
+def _no_device(name: str, error: Exception) -> ConfigError:
+    reason = str(error).splitlines()[0]
+    return ConfigError(
+        f"env.device is {name!r}, which torch cannot use: {reason}. Expected auto, cpu, cuda, …"
+    )
+
+
+def _set_opencv_threads(number: int | None) -> None:
+    if number is not None and importlib.util.find_spec("cv2") is not None:
         import cv2  # its threads and those of data workers get in each other's way
 
-        cv2.setNumThreads(opencv_num_threads)
+        cv2.setNumThreads(number)
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -80,31 +127,17 @@ def find_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigError: torch does not have it.
     """
-    if name == "auto":
+    device = check_device(name)
+    if device is None:
         accelerator = (
             torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         )
         return torch.device("cpu") if accelerator is None else accelerator
     try:
-        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"env.device is {name!r}, which torch cannot use: {reason}. Expected auto, cpu, cuda, …"
-        ) from None
+        raise _no_device(name, error) from None
     return device
-
-
-def _set_start_method(method: str | None) -> None:
-    if method is None:
-        return
-    if method not in mp.get_all_start_methods():
-        raise ConfigError(
-            f"env.mp_start_method is {method!r}; this system has "
-            f"{', '.join(mp.get_all_start_methods())}."
-        )
-    mp.set_start_method(method, force=True)
 
 
 def _raise_file_limit(limit: int) -> None:

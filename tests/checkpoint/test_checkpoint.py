@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import hashlib
+import io
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import types
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -545,6 +547,60 @@ def test_a_run_without_checkpoints_says_so(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(CheckpointError, match="has no checkpoint yet"):
         locate_checkpoint(tmp_path)
+
+
+def zipped(name: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(name, "x")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it is empty"),
+        (b"root:x:0:0\n", "it is neither a zip archive nor a pickle"),
+        (b"K", "it is neither a zip archive nor a pickle"),
+        (zipped("notes/x.txt"), "it is a zip archive without a data.pkl"),
+        (zipped("weights/data.pkl")[:-9], "its zip archive is cut short or damaged"),
+    ],
+)
+def test_a_file_that_is_none_of_torchs_is_refused_where_it_is_named(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(content)
+    for read in (locate_checkpoint, read_checkpoint):
+        with pytest.raises(CheckpointError) as caught:
+            read(file)
+        assert str(caught.value) == (
+            f"{file} is no file that torch.load reads: {why}. Expected a checkpoint of a run, or "
+            "weights that torch.save has written."
+        )
+
+
+def test_what_only_reading_tells_is_told_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({"w": torch.ones(3)}, file, _use_new_zipfile_serialization=False)
+    file.write_bytes(file.read_bytes()[:-5])
+    assert locate_checkpoint(file) == file
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(file)
+    assert str(caught.value) == (
+        f"{file} is damaged, or nothing that torch.save has written (unexpected EOF, expected 5 "
+        "more bytes. The file might be corrupted.)."
+    )
+
+
+def test_a_directory_that_is_no_checkpoint_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with pytest.raises(CheckpointError) as caught:
+        locate_checkpoint(tmp_path / "other")
+    assert str(caught.value) == (
+        f"{tmp_path}/other has neither the manifest.json of a checkpoint nor the checkpoints/ of a "
+        "run. Expected a run, a checkpoint directory or a file. Nearby: none."
+    )
 
 
 class Canary:

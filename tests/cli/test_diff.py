@@ -106,7 +106,81 @@ def test_json_has_the_same_facts(capsys: pytest.CaptureFixture[str]) -> None:
             "zero (last)": {"a": 0.0, "b": 1.0, "difference": 1.0},
         },
         "environment": {},
+        "unknown": {"a": [], "b": []},
     }
+    make_run("c", None)
+    (Path("outputs/digits/c") / "status.json").write_text("{torn")
+    assert json.loads(printed(capsys, "a", "c", "--json"))["unknown"] == {
+        "a": [],
+        "b": ["config", "metrics"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("damaged", "told", "last"),
+    [
+        (
+            ["status.json"],
+            ["status.json that can be read, so its metrics are not known"],
+            "They do not differ in config or environment.",
+        ),
+        (
+            ["status.json", "env.json"],
+            [
+                "status.json that can be read, so its metrics are not known",
+                "env.json that can be read, so its environment is not known",
+            ],
+            "They do not differ in config.",
+        ),
+        (
+            ["status.json", "env.json", "config.yaml"],
+            [
+                "config.yaml, as its runner was made from objects",
+                "status.json that can be read, so its metrics are not known",
+                "env.json that can be read, so its environment is not known",
+            ],
+            "So nothing of them can be compared.",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_not_the_same(
+    capsys: pytest.CaptureFixture[str], damaged: list[str], told: list[str], last: str
+) -> None:
+    for name in ("a", "b"):
+        run = make_run(name, "x: 1\n")
+        for file in damaged:
+            (run / file).write_text("{torn")
+        if "config.yaml" in damaged:
+            (run / "config.yaml").unlink()
+    assert printed(capsys).splitlines()[2:] == [
+        *(f"outputs/digits/{name} has no {text}." for name in ("a", "b") for text in told),
+        last,
+    ]
+
+
+def test_a_part_that_one_run_lacks_is_not_called_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_run("a", "x: 1\n")
+    (make_run("b", "x: 2\n") / "env.json").unlink()
+    (Path("outputs/digits/a") / "status.json").write_text("[]")
+    assert "No metrics to compare." in printed(capsys).splitlines()
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_config_that_cannot_be_read_is_no_missing_one(
+    capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    for name in ("a", "b"):
+        file = make_run(name, None) / "config.yaml"
+        file.mkdir() if content is None else file.write_text(content)
+    assert main(["diff", "a", "b"]) == 2
+    why = (
+        "cannot be read: Is a directory."
+        if content is None
+        else ("is empty, so it is no config. Restore the file.")
+    )
+    assert capsys.readouterr().err == f"ConfigError: outputs/digits/a/config.yaml {why}\n"
 
 
 def test_what_is_the_same_is_told(capsys: pytest.CaptureFixture[str]) -> None:

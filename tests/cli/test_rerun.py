@@ -103,6 +103,51 @@ def test_overrides_change_the_stored_config(base: Path) -> None:
     ]
 
 
+def test_new_hooks_join_those_that_are_stored() -> None:
+    first = ("hooks=[early_stopping]", "hooks.checkpoint.max_keep_ckpts=1", "hooks.timer=null")
+    assert main([*SHORT, *first, "work_dir=first"]) == 0
+    assert main(["rerun", "first", "hooks=ema"]) == 0
+    (again,) = runs()
+    before, stored = (OmegaConf.load(run / "config.yaml") for run in (Path("first"), again))
+    assert stored.hooks.pop("ema")._target_ == "trainkit.hooks.EMAHook"
+    assert stored.hooks == before.hooks
+    assert status(again)["overrides"] == [*SHORT, *first[1:], "hooks=[early_stopping,ema]"]
+    assert main([*status(again)["overrides"], "resume=true"]) == 0  # finds it, and trains nothing
+    assert runs() == [again]
+
+
+def test_an_option_that_sets_more_than_its_group_is_refused(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own/model").mkdir(parents=True)
+    Path("own/model/pk.yaml").write_text("# @package _global_\nmodel: {channels: [4]}\nseed: 77\n")
+    assert main(["rerun", base.name, "model=pk", "--config-dir", "own"]) == 2
+    assert capsys.readouterr().err == (
+        "ConfigError: model=pk: this option sets more than model (seed), so it cannot be put on a "
+        "run's config. Override single keys.\n"
+    )
+    assert runs() == [base]
+
+
+def test_a_stored_config_does_not_write_elsewhere(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = OmegaConf.load(base / "config.yaml")
+    cfg.hooks.checkpoint.out_dir = str(Path("victim").absolute())
+    OmegaConf.save(cfg, base / "config.yaml")
+    assert main(["rerun", base.name]) == 2
+    assert capsys.readouterr().err == (
+        f"ConfigError: {base}/config.yaml asks for more than a stored config may:\n"
+        f"  hooks.checkpoint.out_dir is {str(Path('victim').absolute())!r}, a place outside the "
+        "new run; if you want it, give it on the command line.\n"
+    )
+    assert not Path("victim").exists()
+    assert runs() == [base]
+    again = rerun(base, "hooks.checkpoint.out_dir=victim")
+    assert (again / "checkpoints").resolve() == Path("victim", again.name).resolve()
+    assert main(["val", f"run={again}"]) == 0  # which keeps no checkpoints
+
+
 def test_the_recorded_overrides_give_the_same_config(base: Path) -> None:
     again = rerun(base, "optim_wrapper.optimizer.lr=0.02", "dataloader.train.num_batch_per_epoch=1")
     assert main([*status(again)["overrides"], "resume=true"]) == 0  # finds it, and trains nothing
@@ -257,4 +302,25 @@ def test_a_mistake_gets_one_message_and_leaves_nothing(
 def test_new_overrides_replace_what_they_change(
     recorded: list[str], given: list[str], merged: list[str]
 ) -> None:
-    assert _merged(recorded, given) == merged
+    assert _merged(recorded, given, {}) == merged
+
+
+EMA = ("hooks.ema._target_", "hooks.ema.momentum")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "merged"),
+    [
+        ([], ["hooks=ema"]),
+        (["hooks=swa"], ["hooks=[swa,ema]"]),
+        (["hooks=[swa,ema]", "seed=1"], ["seed=1", "hooks=[swa,ema]"]),
+        (["hooks.logger=null", "hooks.ema.interval=2"], None),
+        (["hooks.ema.momentum=1"], ["hooks=ema"]),
+        (["+hooks.ema={_target_: x.Y}"], ["hooks=ema"]),
+    ],
+)
+def test_new_hooks_join_those_that_were_recorded(
+    recorded: list[str], merged: list[str] | None
+) -> None:
+    expected = [*recorded, "hooks=ema"] if merged is None else merged
+    assert _merged(recorded, ["hooks=ema"], {"hooks=ema": EMA}) == expected

@@ -120,6 +120,17 @@ def test_a_record_that_is_damaged_is_a_row_and_no_error(
     assert main(["diff", "digits/bad", "digits/good"]) == 0
 
 
+@pytest.mark.parametrize("status", [{"a": 1}, ["finished"], 3, None, ""])
+def test_a_status_that_is_no_text_is_unreadable(
+    capsys: pytest.CaptureFixture[str], status: object
+) -> None:
+    run = Path("outputs/digits/bad")
+    run.mkdir(parents=True)
+    (run / "status.json").write_text(json.dumps({"status": status}))
+    assert main(["runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "unreadable"
+
+
 def test_an_unreadable_record_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
     (make_run("digits/bad") / "status.json").write_text("{torn")
     assert "unreadable" in table(capsys)[1]

@@ -113,7 +113,7 @@ def test_a_work_dir_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[st
         (["tran"], 2, "ConfigError: There is no command 'tran'. Did you mean 'train'?"),
         (["--nope"], 2, "ConfigError: The command line cannot be read: unrecognized arguments"),
         (["seed=1", "foo"], 2, "ConfigError: The argument 'foo' is no override"),
-        (["seed=1", "seed=2"], 2, "ConfigError: Given more than once: seed."),
+        (["seed=1", "seed=2"], 2, "ConfigError: seed is given more than once: seed=1 and"),
         (["seed=abc"], 2, "ConfigError: seed is 'abc'; expected a whole number or null."),
         (["+typo=1"], 2, "ConfigError: typo: nothing reads a key of this name."),
         (["train_cfg.max_epochs=two"], 2, "ConfigError: train_cfg.max_epochs is 'two'"),

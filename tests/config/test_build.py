@@ -103,7 +103,12 @@ def test_nested_nodes_can_be_left_alone() -> None:
         ),
         ({"_target_": "torch.optim"}, "here._target_: 'torch.optim' is a module; expected"),
         ({"_target_": 3}, "here._target_ is 3; expected the import path of a class or function."),
-        ({"_target_": "os.system"}, "here._target_: Hydra refuses 'os.system': Target"),
+        (
+            {"_target_": "os.system"},
+            "here._target_: Hydra refuses 'os.system': a config may not name what runs or changes "
+            "whatever it is given.",
+        ),
+        ({"_target_": "shutil.rmtree"}, "here._target_: Hydra refuses 'shutil.rmtree': a config"),
         (
             {"_target_": BOX, "secnd": 1},
             "here.secnd: Box has no argument 'secnd'. Did you mean 'second'?",

@@ -134,11 +134,11 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
     ),
     (
         ["seed=1", "seed=2"],
-        "ConfigError: Given more than once: seed. Which one counts? Drop one.",
+        "ConfigError: seed is given more than once: seed=1 and seed=2. Drop one.",
     ),
     (
         ["seed=1", "++seed=2"],
-        "ConfigError: Given more than once: seed. Which one counts? Drop one.",
+        "ConfigError: seed is given more than once: seed=1 and ++seed=2. Drop one.",
     ),
     (
         ["~hooks.logger"],

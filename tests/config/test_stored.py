@@ -104,6 +104,89 @@ def test_whatever_stands_there_can_be_replaced(value: object) -> None:
     assert not Path("sprung").exists()
 
 
+def test_hooks_are_added_to_those_that_are_stored() -> None:
+    own = {"_target_": "trainkit.hooks.EMAHook", "momentum": 0.5, "begin_iter": 3}
+    run = store(hooks__early={"_target_": "torch.nn.ReLU"}, hooks__ema=own, hooks__timer=None)
+    cfg = stored_config(run, ["hooks=[ema,swa]"])
+    ema, swa = (compose([f"hooks={name}"]).hooks[name] for name in ("ema", "swa"))
+    stored = read_stored(run / "config.yaml").hooks
+    assert cfg.hooks == {**stored, "ema": {**own, **ema}, "swa": swa}
+    assert stored_config(run, ["hooks=[]"]).hooks == stored
+
+
+@pytest.mark.parametrize("hooks", [None, {}, "${kept}", 3, "???"])
+def test_hooks_are_added_to_whatever_stands_there(hooks: object) -> None:
+    cfg = stored_config(store(hooks=hooks, kept={"mine": None}), ["hooks=ema"])
+    kept = {"mine": None} if hooks == "${kept}" else {}
+    assert cfg.hooks == {**kept, "ema": compose(["hooks=ema"]).hooks.ema}
+
+
+def test_stored_hooks_are_not_trusted_for_those_that_are_added() -> None:
+    evil = {"_target_": f"{CANARY}.Bird"}
+    run = store(hooks__evil=evil, hooks__ema={"_target_": f"{CANARY}.Bird", "inner": evil})
+    message = refusal(run, "hooks=ema")
+    assert "  hooks.evil._target_ names" in message
+    assert "  hooks.ema.inner._target_ names" in message
+    assert "  hooks.ema._target_ names" not in message
+    assert "resolver eval" in refusal(store(hooks="${eval:1}"), "hooks=ema")
+    cfg = stored_config(store(hooks__ema="${eval:1}"), ["hooks=ema"])
+    assert cfg.hooks.ema == compose(["hooks=ema"]).hooks.ema
+    assert not Path("sprung").exists()
+
+
+def test_an_option_that_includes_others_is_composed_whole() -> None:
+    own("hooks/both.yaml", "defaults: [ema, swa, _self_]\nema: {momentum: 0.5}\n")
+    own("hooks/quiet.yaml", "logger: {interval: 9}\n")
+    cfg = stored_config(store(), ["hooks=[both,quiet]"], config_dirs=["own"])
+    ema, swa = (compose([f"hooks={name}"]).hooks[name] for name in ("ema", "swa"))
+    assert (cfg.hooks.ema, cfg.hooks.swa) == ({**ema, "momentum": 0.5}, swa)
+    assert cfg.hooks.logger == {**DEFAULT().hooks.logger, "interval": 9}
+
+
+@pytest.mark.parametrize("option", ["val_cfg=none", "test_cfg=none", "param_scheduler=none"])
+def test_an_option_may_set_its_group_from_the_top(option: str) -> None:
+    assert stored_config(store(), [option]) == compose([option])
+
+
+def own(name: str, text: str) -> None:
+    """Write an option of the user's."""
+    Path("own", name).parent.mkdir(parents=True, exist_ok=True)
+    Path("own", name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "outside"),
+    [
+        ("# @package _global_\nmodel: {a: 1}\nseed: 77\ntags: [x]\n", "seed, tags"),
+        ("# @package _global_\nmodel: {a: 1}\nenv: {num_threads: 3}\n", "env.num_threads"),
+        ("# @package _global_\nmodel: {a: 1}\nhydra: {verbose: true}\n", "hydra.verbose"),
+        ("# @package model_other\na: 1\n", "model_other.a"),
+        ("defaults: [part]\na: 1\n", "seed"),
+        ("defaults: [convnet, /env@_global_.extra: other]\n", "extra.num_threads"),
+    ],
+)
+def test_an_option_that_sets_more_than_its_group_is_refused(text: str, outside: str) -> None:
+    own("model/pk.yaml", text)
+    own("model/part.yaml", "# @package _global_\nseed: 3\n")
+    own("env/other.yaml", "num_threads: 2\n")
+    with pytest.raises(ConfigError) as caught:
+        stored_config(store(), ["model=pk"], config_dirs=["own"])
+    assert str(caught.value) == (
+        f"model=pk: this option sets more than model ({outside}), so it cannot be put on a run's "
+        "config. Override single keys."
+    )
+
+
+def test_an_option_that_chooses_for_other_groups_is_refused() -> None:
+    own("hooks/pk.yaml", "# @package _global_\ndefaults: [override /param_scheduler: none]\n")
+    with pytest.raises(ConfigError) as caught:
+        stored_config(store(), ["hooks=pk"], config_dirs=["own"])
+    assert str(caught.value) == (
+        "hooks=pk: this option sets more than hooks (param_scheduler), so it cannot be put on a "
+        "run's config. Override single keys."
+    )
+
+
 def test_an_option_refers_to_the_stored_config() -> None:
     cfg = stored_config(store(optim_wrapper__optimizer__lr=0.7), ["param_scheduler=onecycle"])
     assert cfg.param_scheduler.onecycle.eta_max == 0.7
@@ -135,6 +218,11 @@ def test_how_that_run_was_started_is_left_out() -> None:
             "experiment=digits_cosine: experiment changes the whole config, so it cannot be put on "
             "a run's. Override single keys.",
         ),
+        (
+            "+model@teacher=convnet",
+            "+model@teacher=convnet: a package (@teacher) cannot be chosen for an option that is "
+            "put on a run's config. Override single keys.",
+        ),
     ],
 )
 def test_an_override_that_does_not_fit_is_answered(override: str, message: str) -> None:
@@ -154,6 +242,14 @@ def test_what_is_no_run_is_answered() -> None:
             f"run={run} has no config.yaml, so it is no run. Expected a directory such as "
             "outputs/digits/<run>."
         )
+
+
+def test_where_the_checkpoints_were_kept_does_not_matter_to_an_evaluation() -> None:
+    assert (
+        stored_config(store(hooks__checkpoint__out_dir="/x"), []).hooks.checkpoint.out_dir is None
+    )
+    assert stored_config(store(hooks=None), []).hooks is None
+    assert stored_config(store(), []).hooks == DEFAULT().hooks
 
 
 def test_a_stored_config_is_not_trusted() -> None:
@@ -256,6 +352,7 @@ def _bomb(levels: int) -> str:
             "a: " + "${a:" * 2000 + "}" * 2000,
             "is no config: it nests too deep. Restore the file.",
         ),
+        ("\n", "is empty, so it is no config. Restore the file."),
         ("- 1", "is no config: expected keys with values, not a list."),
         ("3", "is no config: Invalid loaded object type: int. Restore the file."),
         ("null: 3", "is no config: Incompatible key type 'NoneType'. Restore the file."),

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from trainkit import ConfigError, compose, conf_dir
 from trainkit.config import build
+from trainkit.config.stored import read_stored
 from trainkit.config.trust import check_trust, only_resolvers, trust_list
 
 CANARY, MINE = "canary_by_test", "mypkg_by_test"
@@ -279,6 +280,39 @@ def test_other_arguments_of_compile_are_fine() -> None:
     check_trust(typed, [], typed=["compile.options"])
 
 
+@pytest.mark.parametrize(
+    ("node", "path", "shown"),
+    [
+        ({"hooks": {"checkpoint": {"out_dir": "/x"}}}, "hooks.checkpoint.out_dir", "/x"),
+        ({"hooks": [{"out_dir": "kept"}]}, "hooks[0].out_dir", "kept"),
+        ({"a": {"out_dir": "~/x"}}, "a.out_dir", "~/x"),
+        ({"a": {"out_dir": Path("x")}}, "a.out_dir", "x"),
+        ({"a": {"out_dir": "${b}"}, "b": None}, "a.out_dir", "${b}"),
+        ({"a": "${oc.create:{out_dir:x}}"}, "a.out_dir", "x"),
+        ({"a": {"subdir": "/x"}}, "a.subdir", "/x"),
+        ({"a": {"subdir": "in/../../x"}}, "a.subdir", "in/../../x"),
+        ({"a": {"subdir": "${b}/x"}, "b": ".."}, "a.subdir", "../x"),
+    ],
+)
+def test_places_outside_the_run_are_for_the_user_to_name(node: Any, path: str, shown: str) -> None:
+    assert refusal(node) == (
+        f"{HEAD}  {path} is {shown!r}, a place outside the new run; if you want it, give it on the "
+        "command line."
+    )
+    check_trust(OmegaConf.create(node), [], typed=[path])
+
+
+def test_places_inside_the_run_are_fine() -> None:
+    check_trust(OmegaConf.create({"a": {"out_dir": None, "subdir": "tb/a..b"}}), [])
+
+
+def test_a_tag_for_paths_hides_no_place(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("a: {out_dir: !!python/object/apply:pathlib.PosixPath [/x]}\n")
+    with pytest.raises(ConfigError, match=r"a\.out_dir is '/x', a place outside the new run"):
+        check_trust(read_stored(file), [])
+
+
 def test_what_cannot_be_resolved_is_left_to_those_who_use_it() -> None:
     check_trust(
         OmegaConf.create(
@@ -406,6 +440,19 @@ def test_a_name_that_does_not_exist_raises_what_building_it_would(mine: str) -> 
         ConfigError, match=r"mypkg_by_test\.parts has no 'Nett'. Did you mean 'Net'"
     ):
         check_trust(OmegaConf.create({"a": {"_target_": f"{mine}.parts.Nett"}}), [mine])
+
+
+def test_a_name_that_only_some_can_reach_is_refused_in_our_words(mine: str, tmp_path: Path) -> None:
+    (tmp_path / MINE / "late.py").write_text(
+        "def __getattr__(name):\n    calls.append(name)\n    if calls.count('Net') == 1:\n"
+        "        raise AttributeError(name)\n    return dict\n\n\ncalls = []\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_trust(OmegaConf.create({"a": {"_target_": f"{mine}.late.Net"}}), [mine])
+    assert str(caught.value) == (
+        f"{HEAD}  a._target_ names {mine}.late.Net, which cannot be reached: {mine}.late is a "
+        "module without 'Net'."
+    )
 
 
 def test_an_error_in_a_trusted_module_keeps_its_traceback(mine: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf, open_dict
+from torch.multiprocessing import get_all_start_methods
 
 from trainkit import ConfigError, compose
 from trainkit.runner.check import find_mistakes
@@ -210,6 +211,153 @@ def test_a_package_that_is_not_there_hides_no_other_mistake() -> None:
     assert [text.partition(":")[0].partition(" ")[0] for text in told] == [
         "dataloader.train.dataset._target_",
         "model.num_classes",
+    ]
+
+
+SGD_IS = "optim_wrapper.optimizer: SGD("
+LOADER_IS = "dataloader.train: DataLoader(batch_size=64, "
+REFUSED: dict[str, tuple[str, str]] = {
+    "optim_wrapper.optimizer.lr=-1": (
+        "optim_wrapper.optimizer.lr",
+        f"{SGD_IS}lr=-1, momentum=0.9, weight_decay=0.0005, nesterov=False) is refused: Invalid "
+        "learning rate: -1.",
+    ),
+    "optim_wrapper.optimizer.momentum=-1": (
+        "optim_wrapper.optimizer.momentum",
+        f"{SGD_IS}lr=0.1, momentum=-1, weight_decay=0.0005, nesterov=False) is refused: Invalid "
+        "momentum value: -1.",
+    ),
+    "optim_wrapper.optimizer.lr=nan": (
+        "optim_wrapper.optimizer.lr",
+        "optim_wrapper.optimizer.lr is nan; expected a number.",
+    ),
+    "+optim_wrapper.optimizer.dampening=nan": (
+        "optim_wrapper.optimizer.dampening",
+        "optim_wrapper.optimizer.dampening is nan; expected a number.",
+    ),
+    "compile=yes": (
+        "compile",
+        "compile is 'yes'; expected true, false, or arguments of torch.compile.",
+    ),
+    "env.mp_start_method=frok": (
+        "env.mp_start_method",
+        f"env.mp_start_method is 'frok'; this system has {', '.join(get_all_start_methods())}.",
+    ),
+    "+env.mp_cfg={mp_start_metod: fork}": (
+        "env.mp_cfg",
+        "env.mp_cfg has no 'mp_start_metod'. Did you mean 'mp_start_method'?",
+    ),
+    "env.num_threads=0": (
+        "env.num_threads",
+        "env.num_threads is 0; expected at least 1, or null for torch's choice.",
+    ),
+    "dataloader.train.num_workers=-1": (
+        "dataloader.train.num_workers",
+        f"{LOADER_IS}num_workers=-1) is refused: num_workers option should be non-negative; use "
+        "num_workers=0 to disable multiprocessing.",
+    ),
+    "+dataloader.train.persistent_workers=true": (
+        "dataloader.train.persistent_workers",
+        f"{LOADER_IS}num_workers=0, persistent_workers=True) is refused: persistent_workers option "
+        "needs num_workers > 0.",
+    ),
+    "dataloader.train.batch_size=0": (
+        "dataloader.train.batch_size",
+        "dataloader.train.batch_size is 0; expected a whole number of at least 1.",
+    ),
+    "dataloader.train.dataset.split=trian": (
+        "dataloader.train.dataset.split",
+        "dataloader.train.dataset.split is 'trian'; Digits takes 'train', 'val' or 'test'.",
+    ),
+    "seed=-1": ("seed", "seed is -1; expected a whole number of at least 0."),
+    "seed=18446744073709551616": (
+        "seed",
+        "seed is 18446744073709551616; expected a whole number of at most 18446744073709551615.",
+    ),
+    "train_cfg.max_epochs=0": (
+        "train_cfg.max_epochs",
+        "train_cfg.max_epochs is 0; expected a whole number of at least 1.",
+    ),
+    "train_cfg.max_epochs=-1": (
+        "train_cfg.max_epochs",
+        "train_cfg.max_epochs is -1; expected a whole number of at least 1.",
+    ),
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_what_the_run_would_refuse_is_one_finding_about_its_key(override: str) -> None:
+    found = [(finding.key, finding.text) for finding in find_mistakes(compose([override]))]
+    assert found == [REFUSED[override]]
+
+
+# Where torch's own words may change from version to version.
+TORCHS: dict[str, tuple[list[str], str, str]] = {
+    "betas": (
+        ["optim_wrapper/optimizer=adamw", "optim_wrapper.optimizer.betas=[1.5,0.9]"],
+        "optim_wrapper.optimizer.betas",
+        "optim_wrapper.optimizer: AdamW(lr=0.002, betas=[1.5, 0.9], weight_decay=0.01) is refused: "
+        "Invalid beta",
+    ),
+    "a name that is no device": (
+        ["env.device=gpu"],
+        "env.device",
+        "env.device is 'gpu', which torch cannot use: Expected one of cpu, cuda, ",
+    ),
+    "prefetch_factor without workers": (
+        ["+dataloader.val.prefetch_factor=2"],
+        "dataloader.val.prefetch_factor",
+        "dataloader.val: DataLoader(batch_size=256, num_workers=0, prefetch_factor=2) is refused: "
+        "prefetch_factor",
+    ),
+    "a backend": (
+        ["compile={backend: foo}"],
+        "compile",
+        "compile is {'backend': 'foo'}: Invalid backend: 'foo'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "key", "beginning"), TORCHS.values(), ids=TORCHS)
+def test_what_torch_would_refuse_is_one_finding(
+    overrides: list[str], key: str, beginning: str
+) -> None:
+    (found,) = find_mistakes(compose(overrides))
+    assert (found.key, found.text[: len(beginning)]) == (key, beginning)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["env.device=cuda:99"],  # a config may be checked where it does not run
+        ["dataloader.train.num_workers=64", "+dataloader.train.prefetch_factor=2"],
+        ["seed=18446744073709551615"],
+        ["test_cfg=none", "dataloader.test.num_workers=-1"],
+        ["optim_wrapper.optimizer.momentum=inf"],
+        ["compile={backend: eager}"],
+    ],
+)
+def test_what_the_run_may_take_is_right(overrides: list[str]) -> None:
+    assert mistakes(overrides, {}) == []
+
+
+def test_an_optimizer_that_nothing_trains_with_is_let_be() -> None:
+    assert mistakes(["optim_wrapper.optimizer.lr=-1"], {"train_cfg": None}) == []
+
+
+def test_a_batch_sampler_has_the_batch_size_to_itself() -> None:
+    sampler = torchs("utils.data.BatchSampler")
+    assert mistakes([], {"dataloader.train.batch_sampler": sampler}) == []
+
+
+def test_the_settings_of_a_loader_are_told_beside_its_data() -> None:
+    told = mistakes(
+        ["dataloader.train.num_workers=-1"],
+        {"dataloader.train.dataset": {"_target_": "no_such_package_at_all.Data"}},
+    )
+    assert [text.partition(":")[0] for text in told] == [
+        "dataloader.train.dataset._target_",
+        "dataloader.train",
     ]
 
 

@@ -135,8 +135,13 @@ def test_no_config_is_no_text() -> None:
     ],
 )
 def test_resume_may_be_a_path_or_fresh(
-    tmp_path: Path, resume: object, expected: tuple[bool, str | None]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    resume: object,
+    expected: tuple[bool, str | None],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
     cfg = compose()
     cfg.resume = resume
     runner = Runner.from_cfg(cfg, work_dir=tmp_path)

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf, open_dict
 from trainkit import compose
 from trainkit.config.check import nodes
 from trainkit.config.findings import Finding
+from trainkit.runner.checked import Config
 from trainkit.runner.horizons import Horizon, horizon_of, horizons
 from trainkit.runner.places import Places
-from trainkit.runner.rules import Config
 
 
 def config_of(overrides: list[str], **changes: Any) -> Config:
@@ -38,6 +38,8 @@ def told(*overrides: str, **changes: Any) -> list[str]:
         (["dataloader.train.batch_size=1259"], Horizon(True, 15, 15)),
         (["+dataloader.train.num_batch_per_epoch=2"], Horizon(True, 15, 30)),
         (["train_cfg.max_epochs=ten"], Horizon(True, None, None)),
+        (["train_cfg.max_epochs=0"], Horizon(True, None, None)),
+        (["train_cfg=iter", "train_cfg.max_iters=-1"], Horizon(False, None, None)),
     ],
 )
 def test_a_horizon_counts_epochs_and_iterations(overrides: list[str], expected: Horizon) -> None:
@@ -86,6 +88,7 @@ def test_a_loop_that_does_not_say_has_no_horizon() -> None:
             "param_scheduler.cosine.end"
         ]),
         (["train_cfg.val_begin=15"], []),
+        (["train_cfg.max_epochs=0"], []),  # the loop tells of that, and of nothing else
         (["train_cfg.val_begin=16"], ["train_cfg.val_begin"]),
         (["+train_cfg.dynamic_intervals=[[10,2],[20,1]]"], ["train_cfg.dynamic_intervals"]),
         (["hooks=ema", "hooks.ema.begin_epoch=15"], []),

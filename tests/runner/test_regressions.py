@@ -132,7 +132,9 @@ def test_an_error_in_an_evaluation_does_not_mix_up_the_average(tmp_path: Path) -
 
 def test_resuming_without_the_average_goes_on_from_the_trained_weights(tmp_path: Path) -> None:
     make_runner(tmp_path / "plain", train_dataloader=loader(), train_cfg=FOUR_EPOCHS).train()
-    averaged = make_runner(tmp_path / "run", train_dataloader=loader(), custom_hooks=[EMAHook(momentum=0.3)])
+    averaged = make_runner(
+        tmp_path / "run", train_dataloader=loader(), custom_hooks=[EMAHook(momentum=0.3)]
+    )
     averaged.train()
     resumed = make_runner(
         tmp_path / "run", train_dataloader=loader(), train_cfg=FOUR_EPOCHS, resume=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from torch.utils.data import Dataset
 
 from tests.runner.test_horizons import config_of
+from trainkit import CheckpointError
+from trainkit.checkpoint import MANIFEST
 from trainkit.config.findings import Finding
 from trainkit.runner import rules
-from trainkit.runner.rules import Config
+from trainkit.runner.checked import Config
 
 Rule = Callable[[Config], Iterator[Finding]]
 
@@ -112,3 +115,52 @@ def test_a_level_is_one_of_logging() -> None:
 def test_weights_are_a_checkpoint(tmp_path: Path) -> None:
     assert told(rules.weights) == []
     assert told(rules.weights, f"load_from={tmp_path}/none.pt") == ["load_from"]
+
+
+def test_a_run_goes_on_with_what_is_there(tmp_path: Path) -> None:
+    (found,) = rules.resume(config_of(["resume=maybe"]))
+    assert (found.key, found.error) == ("resume", CheckpointError)
+    assert found.text == (
+        "resume is 'maybe', which does not exist. Expected true, fresh, a run or a checkpoint."
+    )
+    assert told(rules.resume, f"resume={'x' * 300}") == ["resume"]
+    for right in ("true", "false", "fresh", str(tmp_path)):
+        assert told(rules.resume, f"resume={right}") == []
+    checkpoint = tmp_path / "checkpoints" / "epoch_5"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / MANIFEST).touch()
+    assert told(rules.resume, f"resume={tmp_path}/epoch_5.pth") == []  # MMEngine's spelling
+
+
+def test_what_only_evaluates_goes_on_with_nothing() -> None:
+    assert told(rules.resume, "resume=maybe", train_cfg=None) == []
+
+
+def test_a_work_dir_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "gone").symlink_to("nowhere")
+    for name in ("file", "file/below/it", "gone"):
+        (found,) = rules.work_dir(config_of([f"work_dir={tmp_path}/{name}"]))
+        there = tmp_path / name.partition("/")[0]
+        assert found.key == "work_dir"
+        assert found.text == (
+            f"work_dir is '{tmp_path}/{name}', but {there} is no directory. Name a directory, "
+            "which need not be there yet."
+        )
+    for right in (tmp_path, tmp_path / "new" / "one", "relative"):
+        assert told(rules.work_dir, f"work_dir={right}") == []
+    assert told(rules.work_dir) == []
+
+
+def test_a_work_dir_has_a_name() -> None:
+    (found,) = rules.work_dir(config_of([f"work_dir={'x' * 300}"]))
+    assert found.key == "work_dir"
+    assert "File name too long: 300 bytes, where 255 are allowed." in found.text
+
+
+def test_what_the_runner_gets_beside_a_config_is_not_looked_up(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    wrong = [f"work_dir={tmp_path}/file", "resume=maybe", "load_from=none.pt"]
+    config = replace(config_of(wrong), given=("work_dir", "resume", "load_from"))
+    for rule in (rules.work_dir, rules.resume, rules.weights):
+        assert list(rule(config)) == []

@@ -205,3 +205,16 @@ def schedule(optimizer: Any, **options: Any) -> None: ...
 
 def collate(batch: Any, pad: float = 0) -> Any:
     return batch
+
+
+# Nodes kept under a key of one's own, and used by interpolation.
+KEPT_APART: dict[str, dict[str, Any]] = {
+    "an optimizer": {
+        "zoo": {"sgd": {"_target_": "torch.optim.SGD", "lr": 0.1}},
+        "optim_wrapper.optimizer": "${zoo.sgd}",
+    },
+    "a collate_fn": {
+        "zoo": {"collate": {"_target_": "tests.runner.unusual.collate", "pad": 1}},
+        "dataloader.train.collate_fn": "${zoo.collate}",
+    },
+}

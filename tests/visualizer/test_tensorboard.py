@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from trainkit import ConfigError
 from trainkit.visualizer import TensorboardVisBackend
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")
@@ -98,3 +99,9 @@ def test_closing_twice_is_harmless(tmp_path: Path) -> None:
     backend.close()
     backend.close()
     TensorboardVisBackend().close()
+
+
+@pytest.mark.parametrize("subdir", ["/etc", "../elsewhere", "a/../../b"])
+def test_the_event_files_stay_in_the_runs_directory(subdir: str) -> None:
+    with pytest.raises(ConfigError, match="expected a directory inside the run's"):
+        TensorboardVisBackend(subdir)

@@ -16,6 +16,7 @@ import pickle
 import shutil
 import socket
 import time
+import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from trainkit.errors import CheckpointError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # how the files of torch.save begin, the old ones as pickles
 ASIDE = ".old-"  # of a checkpoint that one of the same name is about to replace
 _TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _ATOMS = (float, str, bool, complex, type(None), torch.Size, torch.dtype, torch.device, *_TENSORS)
@@ -225,6 +227,7 @@ def read_checkpoint(
         CheckpointError: Damaged, or not loadable without running code from it.
     """
     if path.is_file():
+        check_file(path)
         return _as_checkpoint(_load(path, map_location), path)
     files = verify_checkpoint(path)["files"]
     checkpoint = {"state_dict": _load(path / "model.pt", map_location)}
@@ -233,6 +236,41 @@ def read_checkpoint(
     if f"rank_{rank}.pt" in files:
         checkpoint["rank"] = _load(path / f"rank_{rank}.pt", "cpu")
     return checkpoint
+
+
+def check_file(path: Path) -> None:
+    """Raise if a file cannot be one that ``torch.load`` reads; little of it is looked at.
+
+    Raises:
+        CheckpointError: It is empty, cut short or another kind of file.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_ZIP))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
+    if not start:
+        what = "it is empty"
+    elif start == _ZIP:
+        what = _wrong_zip(path)
+    else:
+        what = "" if start.startswith(_PICKLE) else "it is neither a zip archive nor a pickle"
+    if what:
+        raise CheckpointError(
+            f"{path} is no file that torch.load reads: {what}. Expected a checkpoint of a run, or "
+            "weights that torch.save has written."
+        )
+
+
+def _wrong_zip(path: Path) -> str:
+    """Say what is wrong with a zip archive; nothing where it may be one of torch's."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # for damaged bytes zipfile raises whatever its parser happens to
+        return "its zip archive is cut short or damaged"
+    is_torchs = any(name.endswith("/data.pkl") for name in names)
+    return "" if is_torchs else "it is a zip archive without a data.pkl"
 
 
 def _as_checkpoint(loaded: Any, path: Path) -> dict[str, Any]:
@@ -254,4 +292,6 @@ def _load(path: Path, map_location: str | torch.device) -> Any:
         ) from None
     except Exception as error:  # for damaged bytes torch raises whatever its parsers happen to
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise CheckpointError(f"{path} cannot be read: {reason}.") from None
+        raise CheckpointError(
+            f"{path} is damaged, or nothing that torch.save has written ({reason})."
+        ) from None

@@ -12,6 +12,7 @@ from trainkit.checkpoint.files import (
     ASIDE,
     MANIFEST,
     NewerFormatError,
+    check_file,
     read_manifest,
     verify_checkpoint,
 )
@@ -145,7 +146,10 @@ def locate_checkpoint(given: str | Path) -> Path:
 
 def _located(path: Path) -> Path:
     for candidate in _meanings(path):
-        if candidate.is_file() or (candidate / MANIFEST).is_file():
+        if candidate.is_file():
+            check_file(candidate)
+            return candidate
+        if (candidate / MANIFEST).is_file():
             return candidate
     if (path / "checkpoints").is_dir():
         latest, _ = find_latest(path / "checkpoints", own=False)
@@ -155,8 +159,11 @@ def _located(path: Path) -> Path:
             f"The run {path} has no checkpoint yet. Name another run, or a checkpoint in it."
         )
     around = [*list_checkpoints(path.parent), *list_checkpoints(path.parent / "checkpoints")]
+    what = f"There is no checkpoint {str(path)!r}"
+    if path.is_dir():
+        what = f"{path} has neither the {MANIFEST} of a checkpoint nor the checkpoints/ of a run"
     raise CheckpointError(
-        f"There is no checkpoint {str(path)!r}. Expected a run, a checkpoint directory or a file. "
+        f"{what}. Expected a run, a checkpoint directory or a file. "
         f"Nearby: {', '.join(map(str, around)) or 'none'}."
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from trainkit.cli.runs import Run, as_json, number, read_run
 from trainkit.cli.table import print_table, printable
 from trainkit.errors import ConfigError
 
+# What is compared, and what is said of a run whose file for it cannot be read.
+_PARTS = {
+    "config": "has no config.yaml, as its runner was made from objects",
+    "metrics": "has no status.json that can be read, so its metrics are not known",
+    "environment": "has no env.json that can be read, so its environment is not known",
+}
 _NONE = "—"  # of a key that only the other run has
 Keys = tuple[str | int, ...]
 # By key what A and B have, under "a" and "b"; one is left out where that run lacks the key.
@@ -25,22 +32,27 @@ def run(command: str, argv: list[str]) -> None:
     """Print in what two runs differ; none of their code is imported."""
     given = _parse(argv)
     found = [read_run(path, str(path)) for path in map(find_named_run, given.runs)]
-    configs = [_config(one.path) for one in found]
+    configs, environments = [_config(one.path) for one in found], [_env(one.path) for one in found]
     differences = {
         "config": _differing(*configs),
         "metrics": _metrics(*(one.record for one in found)),
-        "environment": _differing(*map(_environment, found)),
+        "environment": _differing(*map(_environment, found, environments)),
     }
+    known = list(zip(configs, (one.record for one in found), environments, strict=True))
+    unknown = [
+        [part for part, facts in zip(_PARTS, side, strict=True) if not facts] for side in known
+    ]
     if given.json:
         named = {side: one.name for side, one in zip("ab", found, strict=True)}
-        print(json.dumps(as_json({**named, **differences})))
+        facts = {**named, **differences, "unknown": dict(zip("ab", unknown, strict=True))}
+        print(json.dumps(as_json(facts)))
         return
     for side, one in zip("AB", found, strict=True):
         print(f"{side}: {printable(one.name)} ({one.status})")
-    for one, config in zip(found, configs, strict=True):
-        if not config:
-            print(f"{one.name} has no config.yaml, as its runner was made from objects.")
-    _print(differences)
+    for one, parts in zip(found, unknown, strict=True):
+        for part in parts:
+            print(f"{printable(one.name)} {_PARTS[part]}.")
+    _print(differences, {*unknown[0], *unknown[1]})
 
 
 def _parse(argv: list[str]) -> Any:
@@ -57,8 +69,12 @@ def _parse(argv: list[str]) -> Any:
 
 
 def _config(run: Path) -> dict[Keys, Any]:
-    """Return a run's config with flat keys, as it was written; empty where none is stored."""
-    if not (run / "config.yaml").is_file():
+    """Return a run's config with flat keys, as it was written; empty where none is stored.
+
+    Raises:
+        ConfigError: One is stored that cannot be read.
+    """
+    if not os.path.lexists(run / "config.yaml"):
         return {}
     from omegaconf import OmegaConf
 
@@ -67,14 +83,20 @@ def _config(run: Path) -> dict[Keys, Any]:
     return dict(_flat(OmegaConf.to_container(read_stored(run / "config.yaml"), resolve=False)))
 
 
-def _environment(run: Run) -> dict[Keys, Any]:
-    """Return where and from what a run was made; of one that was resumed, where it was last."""
-    facts = {key: run.record[key] for key in ("experiment_name", "seed") if key in run.record}
+def _env(run: Path) -> dict[str, Any]:
+    """Return the newest record of where and from what a run was made; empty without one."""
     try:
-        newest = max(run.path.glob("env*.json"), key=_number)
-        facts.update(json.loads(newest.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        pass  # there is none, or it is damaged
+        newest = max(run.glob("env*.json"), key=_number)
+        record = json.loads(newest.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # ValueError: there is none, too
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _environment(run: Run, env: Mapping[str, Any]) -> dict[Keys, Any]:
+    """Return where and from what a run was made, with flat keys."""
+    facts = {key: run.record[key] for key in ("experiment_name", "seed") if key in run.record}
+    facts.update(env)
     git = facts.get("git")
     if isinstance(git, dict) and isinstance(git.get("diff"), str):
         text = git.pop("diff")  # too long to be shown
@@ -151,13 +173,15 @@ def _items(node: Any) -> list[tuple[str, Any]]:
     return list(node.items()) if isinstance(node, Mapping) else []
 
 
-def _print(differences: Mapping[str, Differences]) -> None:
+def _print(differences: Mapping[str, Differences], unknown: Collection[str]) -> None:
+    known = [part for part in differences if part not in unknown]
     if not any(differences.values()):
-        print("They do not differ in config, metrics or environment.")
+        same = " or ".join(part for part in (", ".join(known[:-1]), *known[-1:]) if part)
+        print(f"They do not differ in {same}." if known else "So nothing of them can be compared.")
         return
     for part, found in differences.items():
         if not found:
-            print(f"\nThe same {part}.")
+            print(f"\nThe same {part}." if part in known else f"\nNo {part} to compare.")
             continue
         print()
         if part == "metrics":

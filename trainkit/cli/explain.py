@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from trainkit.cli.arguments import parse
 from trainkit.config.compose import make_request, try_compose
 from trainkit.config.findings import raise_findings, shown
+from trainkit.config.references import Reference, dotted, is_key, joined, tokens
+from trainkit.config.secrets import Redactor, redact
 from trainkit.errors import ConfigError, did_you_mean
 
-_REFERENCE = re.compile(r"\$\{\s*(\.*[A-Za-z_][\w.]*)\s*\}")
 _INDENT = "  "
+_NOTHING = object()
 
 
 def run(command: str, argv: list[str]) -> None:
@@ -28,6 +30,12 @@ def run(command: str, argv: list[str]) -> None:
             f"trainkit explain got {len(keys)} keys{': ' if keys else ''}{', '.join(keys)}; "
             "expected one, such as: trainkit explain optim_wrapper.optimizer.lr [overrides]."
         )
+    key = keys[0].replace("/", ".")
+    if not is_key(key):
+        raise ConfigError(
+            f"{keys[0]!r} is no key; expected one such as optim_wrapper.optimizer.lr or "
+            "model.channels[0]."
+        )
     given = parse([argument for argument in argv if argument != keys[0]])
     if given.inspect or given.multirun:
         raise ConfigError("trainkit explain looks at one config; it takes overrides only.")
@@ -35,8 +43,9 @@ def run(command: str, argv: list[str]) -> None:
     composed = try_compose(request)
     raise_findings(composed.findings)
     explanation = _Explanation(composed.cfg, composed.origins())
-    for line in explanation.of(keys[0].replace("/", ".")):
-        print(line)
+    redactor = Redactor(composed.cfg)
+    for line in explanation.of(key):
+        print(redactor.text(line))
 
 
 def _is_key(argument: str, before: str) -> bool:
@@ -50,6 +59,7 @@ class _Explanation:
 
     def __init__(self, cfg: Any, origins: Any) -> None:
         self.cfg, self.origins = cfg, origins
+        self.raw = _plain(cfg)
 
     def of(self, key: str, indent: str = "", seen: tuple[str, ...] = ()) -> Iterator[str]:
         """Yield the lines about ``key``.
@@ -57,33 +67,53 @@ class _Explanation:
         Raises:
             ConfigError: There is no such key.
         """
-        from omegaconf import OmegaConf
-
-        nothing = object()
-        value = OmegaConf.select(self.cfg, key, default=nothing, throw_on_missing=False)
-        is_there = value is not nothing or self.origins.of(key)
-        if not is_there:
+        key, raw = self._found(key)
+        if not self._is_there(key):
             yield self._default_of(key)
             return
-        raw = self._raw(key)
-        if isinstance(raw, dict) and raw:
-            for name in raw:
-                yield from self.of(f"{key}.{name}", indent, seen)
+        inner = _inner(raw)
+        if inner:
+            for name in inner:
+                yield from self.of(f"{key}{name}", indent, seen)
             return
-        yield f"{indent}{key} = {self._value(key)}"
+        yield f"{indent}{key} = {'(removed)' if raw is _NOTHING else self._value(key)}"
         yield from self._touches(key, indent + _INDENT)
-        for reference in _references(key, raw):
-            if reference not in seen and OmegaConf.select(self.cfg, reference) is not None:
-                yield from self.of(reference, indent + _INDENT * 2, (*seen, key))
+        for reference in self.origins.references(key):
+            yield from self._read(reference, indent + _INDENT * 2, (*seen, dotted(key)))
 
-    def _raw(self, key: str) -> Any:
-        """Return what stands at ``key``, with interpolations as they are written."""
-        node: Any = _plain(self.cfg)
-        for part in re.findall(r"[^.\[\]]+", key):
-            node = node[int(part)] if isinstance(node, list) else node.get(part)
-            if node is None:
-                return None
-        return node
+    def _found(self, key: str) -> tuple[str, Any]:
+        """Return a key as it is written here, ``[0]`` for what is in a list, and what is there."""
+        node, place = self.raw, ""
+        for part in tokens(key):
+            name = part.strip("[]")
+            if isinstance(node, list):
+                is_entry = name.isdecimal() and int(name) < len(node)
+                node = node[int(name)] if is_entry else _NOTHING
+                place = f"{place}[{name}]" if name.isdecimal() else f"{place}.{name}"
+                continue
+            place = f"{place}.{name}".lstrip(".")
+            if isinstance(node, dict):
+                node = {str(own): value for own, value in node.items()}.get(name, _NOTHING)
+            elif node is not _NOTHING:  # a value, or an interpolation that may give a mapping
+                node = self._selected(place)
+        return place, node
+
+    def _is_there(self, key: str) -> bool:
+        """Whether the config has a key, or had it until another touch."""
+        depth = len(tokens(key))
+        return self._found(key)[1] is not _NOTHING or any(
+            touch.is_deletion or len(tokens(touch.key)) >= depth for touch in self.origins.of(key)
+        )
+
+    def _selected(self, key: str) -> Any:
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            value = OmegaConf.select(self.cfg, key, default=_NOTHING)
+        except OmegaConfBaseException:
+            return _NOTHING
+        return _plain(value) if OmegaConf.is_config(value) else value
 
     def _value(self, key: str) -> str:
         from omegaconf import OmegaConf
@@ -93,50 +123,114 @@ class _Explanation:
             value = OmegaConf.select(self.cfg, key)
         except OmegaConfBaseException as error:
             return f"(cannot be resolved: {str(error).splitlines()[0]})"
-        return shown(_plain(value) if OmegaConf.is_config(value) else value)
+        value = _plain(value) if OmegaConf.is_config(value) else value
+        for name in self._names(key):
+            value = _without_secrets(value, name)
+        return shown(value)
+
+    def _names(self, key: str, seen: tuple[str, ...] = ()) -> Iterator[str]:
+        """Yield the names of a value: its key, and the keys and variables that it is read from."""
+        yield key
+        for reference in self.origins.references(key):
+            if reference.variable:
+                yield reference.variable
+            elif dotted(reference.key) not in seen:
+                yield from self._names(reference.key, (*seen, dotted(key)))
 
     def _touches(self, key: str, indent: str) -> Iterator[str]:
         touches = self.origins.of(key)
         width = max((len(touch.source) for touch in touches), default=0)
         for touch in touches:
-            value = "(removed)" if touch.is_deletion else shown(touch.value)
-            where = "" if touch.key == key else f"{touch.key} = "
+            value = shown(_without_secrets(touch.value, touch.key))
+            told = "(removed)" if touch.is_deletion else value
+            where = "" if dotted(touch.key) == dotted(key) else f"{touch.key} = "
             why = f"   ({touch.why})" if touch.why else ""
-            yield f"{indent}{touch.source:<{width}}   {where}{value}{why}"
+            yield f"{indent}{touch.source:<{width}}   {where}{told}{why}"
+
+    def _read(self, reference: Reference, indent: str, seen: tuple[str, ...]) -> Iterator[str]:
+        """Yield the lines about what an interpolation reads."""
+        if reference.variable:
+            name = reference.variable
+            state = "is set" if name in os.environ else f"is not set{_default(reference, name)}"
+            yield f"{indent}the environment variable {name} {state}"
+        elif dotted(reference.key) not in seen:
+            if self._is_there(reference.key):
+                yield from self.of(reference.key, indent, (*seen, dotted(reference.key)))
+            else:
+                told = _default(reference, reference.key)
+                yield f"{indent}{reference.key} is not in the config{told}"
 
     def _default_of(self, key: str) -> str:
         """Return the line about an argument that only its target's signature gives."""
         from trainkit.config.signature import REQUIRED, schema_of
 
-        parent, _, name = key.rpartition(".")
-        node = self._raw(parent) if parent else None
+        *around, name = tokens(key)
+        node = self._found(joined(around))[1]
         schema = None
-        if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+        if around and isinstance(node, dict) and isinstance(node.get("_target_"), str):
             from trainkit.config.build import locate
 
-            schema = schema_of(locate(node["_target_"], f"{parent}._target_"))
+            schema = schema_of(locate(node["_target_"], f"{joined(around)}._target_"))
         if schema is not None and name in schema.parameters:
             default = schema.parameters[name].default
             value = "is required" if default is REQUIRED else f"has the default {shown(default)}"
-            return f"{key} is not in the config. It {value} in {schema.name}; set it by +{key}=..."
+            told = f"{key} is not in the config. It {value} in {schema.name}"
+            return f"{told}; set it by +{dotted(key)}=..."
+        raise ConfigError(f"The config has no {key!r}. {self._near(key)}")
+
+    def _near(self, key: str) -> str:
+        """Say where a key may stand that is not there."""
+        around = tokens(key)[:-1]
+        while self._found(joined(around))[1] is _NOTHING:
+            around.pop()
+        parent, node = self._found(joined(around))
+        if isinstance(node, list):
+            return _entries(parent, len(node))
+        if not isinstance(node, dict):
+            return f"{parent} is {shown(_without_secrets(node, parent))}, which has no keys."
         known = sorted({touch.key for touch in self.origins.touches})
         elsewhere = [full for full in known if full.endswith(f".{key}")]
-        near = f"It stands at {', '.join(elsewhere)}." if elsewhere else did_you_mean(key, known)
-        if not near.startswith(("Did", "It")):
-            near = f"At the top it has: {', '.join(map(str, self.cfg))}."
-        raise ConfigError(f"The config has no {key!r}. {near}")
+        if elsewhere:
+            return f"It stands at {', '.join(elsewhere)}."
+        near = did_you_mean(key, known)
+        return near if near.startswith("Did") else f"At the top it has: {', '.join(self.raw)}."
+
+
+def _inner(raw: Any) -> list[str]:
+    """Return how the keys go on below a mapping, or a list that holds more than values."""
+    if isinstance(raw, dict):
+        return [f".{name}" for name in raw]
+    if isinstance(raw, list) and any(isinstance(item, dict | list) for item in raw):
+        return [f"[{index}]" for index in range(len(raw))]
+    return []
+
+
+def _entries(key: str, length: int) -> str:
+    if not length:
+        return f"{key} is an empty list."
+    entries = f"{key}[0]" if length == 1 else f"{key}[0] to {key}[{length - 1}]"
+    return f"The entries of the list are {entries}."
+
+
+def _default(reference: Reference, name: str) -> str:
+    """Return what stands in the place of what is not there, for the end of a line."""
+    if reference.default is None:
+        return ""
+    return f"; the default {_without_secrets(reference.default, name)} stands"
+
+
+def _without_secrets(value: Any, key: str) -> Any:
+    """Return a value without secrets, which all is that stands at or below the name of one."""
+    nested = value
+    for part in reversed(tokens(key)):
+        nested = {part: nested} if part[0] != "[" else [nested]
+    nested = redact(nested)
+    for part in tokens(key):
+        nested = nested[0] if part[0] == "[" else next(iter(nested.values()))
+    return nested
 
 
 def _plain(node: Any) -> Any:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(node, resolve=False)
-
-
-def _references(key: str, raw: Any) -> Iterator[str]:
-    """Yield the keys that a value's interpolations name, in full."""
-    for text in raw if isinstance(raw, list) else [raw]:
-        for name in _REFERENCE.findall(text) if isinstance(text, str) else ():
-            dots = len(name) - len(name.lstrip("."))
-            base = key.split(".")[:-dots] if dots else []
-            yield ".".join([*base, name.lstrip(".")])

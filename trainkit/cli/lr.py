@@ -78,7 +78,7 @@ def _matters(key: str) -> bool:
     """Whether a mistake at ``key`` is told here; that a step is never reached, the plan tells."""
     head, _, rest = key.partition(".")
     if not rest:
-        return key != "load_from"
+        return key not in ("load_from", "resume", "work_dir")
     return head in _PARTS and rest.rpartition(".")[2] not in _HORIZONS
 
 

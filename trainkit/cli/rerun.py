@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,9 @@ from trainkit.cli.arguments import Arguments, parse
 from trainkit.cli.run_names import find_named_run
 from trainkit.cli.train import train_in
 from trainkit.config.findings import raise_findings
+from trainkit.config.loader import parse_override
+from trainkit.config.options import ADDING, read_option
+from trainkit.config.origins import is_at_or_below, trace_stored
 from trainkit.config.stored import stored_config
 from trainkit.errors import ConfigError
 from trainkit.run_dir import experiment_directory, find_run, has_identity, identity, read_status
@@ -37,15 +40,14 @@ def run(command: str, argv: list[str]) -> None:
         config_dirs=given.config_dirs,
         reset=("work_dir",),
     )
-    overrides = _merged(_recorded(base), given.overrides)
-    from trainkit.config.origins import trace_stored
+    resume = _resumes(cfg)
+    overrides = _merged(_recorded(base), given.overrides, _added(given))
     from trainkit.runner.check import find_mistakes  # imports torch
 
     raise_findings(
         find_mistakes(cfg), lambda _: trace_stored(base / "config.yaml", given.overrides)
     )
     wanted = identity(str(cfg.get("experiment_name")), overrides)
-    resume = _resumes(cfg)
     directory = _directory(cfg, base, wanted, resume)
     status = {} if directory is None else read_status(directory)
     if resume and status.get("status") == "finished" and has_identity(status, wanted):
@@ -58,20 +60,53 @@ def run(command: str, argv: list[str]) -> None:
     train_in(cfg, directory, wanted, overrides, resume=resume, rerun_of=str(base))
 
 
-def _merged(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
+def _added(given: Arguments) -> dict[str, tuple[str, ...]]:
+    """Return the keys that are set by each override that adds options to those of a group."""
+    found: dict[str, tuple[str, ...]] = {}
+    for text in given.overrides:
+        if _key(text) in ADDING:
+            option = read_option(parse_override(text), given.config_name, given.config_dirs)
+            found[text] = option.keys
+    return found
+
+
+def _merged(
+    recorded: Iterable[str],
+    given: Iterable[str],
+    added: Mapping[str, tuple[str, ...]],
+) -> list[str]:
     """Return the overrides of a run and those given now.
 
     A new one replaces what was recorded for its key and for all below, as it did in the config.
+
+    Args:
+        recorded: Those of the run.
+        given: The new ones.
+        added: Of them, those that add the options of a group, with the keys that these set: what
+            was recorded for other keys of the group stays.
     """
     merged = {_key(text): text for text in recorded}
     for text in given:
         key = _key(text)
-        before = merged.get(key, "")
-        merged = {k: old for k, old in merged.items() if not f"{k}.".startswith(f"{key}.")}
+        before = merged.pop(key, "")
+        replaced = added.get(text, (key,))
+        merged = {k: old for k, old in merged.items() if not _is_replaced(k, replaced)}
         # What had to be added to the composed config has to be when that is composed again.
         plus = "" if text[0] in "+~" else before.removesuffix(before.lstrip("+"))
-        merged[key] = plus + text
+        merged[key] = plus + (_joined(before, text) if before and text in added else text)
     return [text for key, text in merged.items() if key not in _NOT_AGAIN]
+
+
+def _is_replaced(key: str, replaced: Iterable[str]) -> bool:
+    """Whether a recorded key is one of those, or below one, or the node whose target is one."""
+    return any(is_at_or_below(key, one) or f"{key}._target_" == one for one in replaced)
+
+
+def _joined(before: str, text: str) -> str:
+    """Return one override with the options of two, each once."""
+    values = [parse_override(one).value() for one in (before, text)]
+    options = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    return f"{text.partition('=')[0]}=[{','.join(dict.fromkeys(map(str, options)))}]"
 
 
 def _read(argv: list[str]) -> tuple[str, Arguments]:

@@ -104,7 +104,9 @@ def list_runs(directories: Sequence[Path]) -> Iterator[Run]:
 def read_run(path: Path, name: str) -> Run:
     """Return the run in a directory, as it stands now."""
     record = read_status(path)
-    status = str(record.get("status", "unreadable"))
+    status = record.get("status")
+    if not isinstance(status, str) or not status:
+        status = "unreadable"
     if status == "running" and not is_locked(path):
         status = "died"  # a killed process could not say so itself
     return Run(path, name, status, record)

@@ -206,7 +206,7 @@ def locate(name: str, path: str) -> Callable[..., Any]:
     Raises:
         ConfigError: Nothing of that name, not callable, or refused by Hydra's target policy.
     """
-    found = _import(name, path)
+    found = import_named(name, path)
     if not callable(found):
         raise ConfigError(
             f"{path}: {name!r} is a {type(found).__name__}; expected a class or function."
@@ -216,7 +216,12 @@ def locate(name: str, path: str) -> Callable[..., Any]:
     return target
 
 
-def _import(name: str, path: str) -> Any:
+def import_named(name: str, path: str) -> Any:
+    """Return what the dotted ``name`` leads to, whatever it is.
+
+    Raises:
+        ConfigError: Nothing of that name.
+    """
     parts = name.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError(

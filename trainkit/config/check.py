@@ -11,6 +11,7 @@ from typing import Any
 
 from trainkit.config.build import HYDRA_KEYS, find_target, to_plain
 from trainkit.config.findings import Finding, shown
+from trainkit.config.references import dotted
 from trainkit.config.signature import REQUIRED, Schema, describe, fits, schema_of
 from trainkit.errors import ConfigError, MissingExtra, did_you_mean
 
@@ -114,7 +115,7 @@ def _resolved(raw: Any, key: str, cfg: Any, findings: list[Finding]) -> Any:
 
 def _unresolved(key: str, raw: str, error: Exception, cfg: Any) -> str:
     if raw == "???":
-        return f"{key} has no value yet. Give it one: {key}=..."
+        return f"{key} has no value yet. Give it one: {dotted(key)}=..."
     reason = str(error).splitlines()[0].rstrip(".")
     _, _, missing = reason.partition("Interpolation key '")
     if missing:
@@ -231,7 +232,8 @@ def check_node(node: Node) -> Iterator[Finding]:
     for key, value in node.arguments.items():
         if key in filled:
             text = f"{node.path}.{key} is {shown(value)}, but the run gives {schema.name} its own."
-            yield Finding(f"{node.path}.{key}", f"{text} Remove it: ~{node.path}.{key}")
+            advice = _advice(node, "from the entry of the list", f"~{node.path}.{key}")
+            yield Finding(f"{node.path}.{key}", f"{text} Remove it: {advice}")
         elif key not in schema.parameters:
             if not schema.is_open:
                 yield _unknown(node, schema, key, filled)
@@ -250,6 +252,12 @@ def _fits(value: Any, schema: Schema, key: str) -> bool:
     if value is parameter.default or (plain and value == parameter.default):
         return True
     return isinstance(value, Unresolved) or fits(value, parameter.hint)
+
+
+def _advice(node: Node, where: str, override: str) -> str:
+    """Say where and by which override to change an argument; in a list, in its entry first."""
+    is_listed = "[" in node.path
+    return f"{where}, or by {dotted(override)}" if is_listed else override
 
 
 def _unknown(node: Node, schema: Schema, key: str, filled: Iterable[str]) -> Finding:
@@ -287,5 +295,6 @@ def _missing(node: Node, schema: Schema, filled: frozenset[str]) -> Iterator[Fin
             key = f"{node.path}.{name}"
             takes = describe(parameter.hint) if parameter.hint not in (REQUIRED, Any) else ""
             kind = f" It takes {takes}." if takes and len(takes) <= _MAX_TYPE else ""
-            text = f"{node.path}: {schema.name} needs {name!r}. Give it: +{key}=...{kind}"
+            advice = _advice(node, f"{name}: ... in the entry of the list", f"+{key}=...")
+            text = f"{node.path}: {schema.name} needs {name!r}. Give it: {advice}{kind}"
             yield Finding(f"{node.path}._target_", text)

@@ -39,9 +39,7 @@ def in_python(request: Request, loader: ConfigLoader) -> Iterator[list[str]]:
     defaults = loader.compute_defaults_list(request.config_name, [], RunMode.RUN)
     listed = {*defaults.overrides.known_choices, "hooks"}  # of hooks, none is chosen by default
     groups = {*listed, *loader.list_groups("")}
-    # "+hooks=ema" adds one, whatever else is chosen.
-    replacing = [text for text in request.overrides if not text.startswith("+hooks=")]
-    chosen = {text.partition("=")[0].lstrip("+~") for text in replacing}
+    chosen = {text.partition("=")[0].lstrip("+~") for text in request.overrides}
     store = ConfigStore.instance()
     choices: list[str] = []
     values: dict[str, Any] = {}
@@ -90,7 +88,7 @@ def _choose(
 
 def _beside_given(text: str) -> str:
     """Return an override of ``hooks``, which adds, with what Python gives before its own."""
-    if text.partition("=")[0] != "hooks":
+    if text.partition("=")[0].lstrip("+") != "hooks":
         return text
     value = parse_override(text).value()
     names = value if isinstance(value, list) else [value]

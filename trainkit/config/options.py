@@ -126,15 +126,16 @@ def _check_inside(text: str, key: str, brought: list[Any], chosen: list[str]) ->
 
     from trainkit.config.origins import is_at_or_below, leaves
 
-    outside = dict.fromkeys(
+    outside = [
         name
         for content in brought
         for name, _ in leaves(OmegaConf.to_container(content, resolve=False), "")
         if not is_at_or_below(name, key)
-    )
+    ]
     others = [group for group in chosen if not is_at_or_below(group.replace("/", "."), key)]
     if outside or others:
+        more = ", ".join(dict.fromkeys([*outside, *others]))
         raise ConfigError(
-            f"{text}: this option sets more than {key} ({', '.join([*outside, *others])}), so it "
+            f"{text}: this option sets more than {key} ({more}), so it "
             "cannot be put on a run's config. Override single keys."
         )

@@ -54,21 +54,17 @@ class Touch:
 
     def at(self, key: str) -> Touch:
         """Return what it says of ``key`` inside its list, or of what ``key`` stands in there."""
-        own = tokens(self.key)
-        value, source, depth = self.value, self.source, len(own)
-        parts = tokens(key)
-        rest = ""
-        while depth < len(parts) and isinstance(value, list | dict):
-            name = parts[depth].strip("[]")
-            is_entry = isinstance(value, list) and name.isdecimal() and int(name) < len(value)
-            if not is_entry and not (isinstance(value, dict) and name in value):
+        value, source, rest = self.value, self.source, ""
+        for part in tokens(key)[len(tokens(self.key)) :]:
+            name = part.strip("[]")
+            if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+                value, rest = value[int(name)], f"{rest}[{name}]"
+            elif rest and isinstance(value, dict) and name in value:
+                value, rest = value[name], f"{rest}.{name}"
+            else:
                 break
-            rest += f"[{name}]" if is_entry else f".{name}"
-            value = value[int(name) if is_entry else name]
-            source, depth = self.inside.get(rest, source), depth + 1
-        return (
-            self if not rest else replace(self, key=f"{self.key}{rest}", value=value, source=source)
-        )
+            source = self.inside.get(rest, source)
+        return replace(self, key=f"{self.key}{rest}", value=value, source=source) if rest else self
 
     def references(self, key: str) -> Iterator[Reference]:
         """Yield what its interpolations read to give the value of ``key``, at or inside its own."""

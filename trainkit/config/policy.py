@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import re
 import sys
 from contextlib import AbstractContextManager
 from types import FunctionType
@@ -43,7 +44,10 @@ def _refusal(name: str, found: Any) -> str | None:
         with _whitelist(name):
             instantiate({"_target_": name, "_partial_": True})
     except InstantiationException as error:
-        return " ".join(str(error).split())
+        # Hydra's words name environment variables and arguments that are of no use here.
+        if re.search("blocklisted|cannot be authorized", str(error)):
+            return "a config may not name what runs or changes whatever it is given."
+        return str(error).splitlines()[0].partition(", set env var")[0] + "."
     return None
 
 

@@ -31,7 +31,7 @@ def stored_config(
     config_name: str = "config",
     config_dirs: Sequence[str | Path] = (),
     trust: Sequence[str] = (),
-    reset: Sequence[str] = ("load_from",),
+    reset: Sequence[str] = ("load_from", "hooks.checkpoint.out_dir"),
 ) -> DictConfig:
     """Return the config of a run, changed by ``overrides``; a group's option is composed anew.
 
@@ -45,7 +45,8 @@ def stored_config(
         config_name: The user's own primary config.
         config_dirs: Directories whose groups and options are added to trainkit's own.
         trust: Packages of the user's own that the config may name.
-        reset: Keys that are set to null, as they were about the start of that run.
+        reset: Keys that are set to null, as they were about the start of that run, or do nothing in
+            an evaluation.
 
     Raises:
         ConfigError: ``run`` is no run, its config names what it may not, or an override does not
@@ -61,7 +62,8 @@ def stored_config(
     changes, given = _changes(overrides, config_name, config_dirs)
     own = compose([], config_name=config_name, config_dirs=config_dirs).get("trust")
     trusted = list(dict.fromkeys([*trust_list(own), *trust_list(trust), *trust_list(given)]))
-    cfg.update({"trust": trusted, "resume": False, **dict.fromkeys(reset)})
+    cfg.update({"trust": trusted, "resume": False})
+    _reset(cfg, reset, trusted)
     _change(cfg, changes, trusted, str(file))
     refuse_redacted(cfg)
     return cfg
@@ -78,6 +80,8 @@ def read_stored(file: Path) -> DictConfig:
     from yaml import YAMLError
 
     text = _text(file)
+    if not text.strip():
+        raise ConfigError(f"{file} is empty, so it is no config. Restore the file.")
     try:
         _check_size(text, file)
         cfg = OmegaConf.load(io.StringIO(text))
@@ -178,12 +182,11 @@ def _changes(
 
     A group's value is its option, composed anew.
     """
-    from trainkit.config.diagnose import all_groups
-    from trainkit.config.loader import hydra_loader, parse_override
+    from trainkit.config.loader import group_options, hydra_loader, parse_override
     from trainkit.config.options import read_option
 
     with hydra_loader(config_dirs) as loader:
-        groups = set(all_groups(loader))
+        groups = set(group_options(loader, config_name))
     changes: list[_Change] = []
     trust: Any = None
     for text in overrides:
@@ -197,6 +200,20 @@ def _changes(
         else:
             changes.append(_Change(override, override.value(), (_key(override),)))
     return changes, trust
+
+
+def _reset(cfg: DictConfig, keys: Sequence[str], trust: Sequence[str]) -> None:
+    """Set keys to null: those of the top in any case, those below where they are."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for key in keys:
+        try:
+            with only_resolvers(trust):  # the way to a key may lead through an interpolation
+                if "." not in key or _has(cfg, key):
+                    OmegaConf.update(cfg, key, None, merge=False)
+        except OmegaConfBaseException:
+            pass  # no way leads there, so that nothing is there to be reset
 
 
 def _check_key(override: Override) -> None:

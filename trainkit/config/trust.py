@@ -8,7 +8,7 @@ package that the user trusts by name. All names are checked before the first is 
 This is no sandbox: the classes on the list run with the arguments that the config gives, a trusted
 package may do anything, and interpolations may be made to take long. Besides ``_target_``, what a
 config can have run are resolvers, Hydra's own section and options of ``torch.compile``; they are
-held to the same.
+held to the same. And no argument may name a place outside the new run to write to.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import PurePath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from trainkit.config.build import locate
+from trainkit.config.build import import_named
 from trainkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ _RESOLVERS = frozenset(
     {"oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values", "oc.env"}
     | {"oc.select"}
 )
+# Arguments of trainkit's classes that say where to write: seen from the working directory, and from
+# the run's. The others that do (filename, json_trace_path) take no directory.
+_PLACES, _PLACES_INSIDE = ("out_dir",), ("subdir",)
 _MAX_DEPTH = 100
 _MAX_CREATED = 10_000  # containers that interpolations may create
 
@@ -183,8 +187,8 @@ class _Review:
         elif isinstance(node, Mapping | list | tuple):
             for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
                 self._look_at_entry((*path, key), value)
-        elif isinstance(node, str):
-            self._look_at_text(node, path)
+        elif isinstance(node, str | PurePath):  # YAML has a tag for paths
+            self._look_at_text(str(node), path)
 
     def _look_at_text(self, text: str, path: Keys) -> None:
         for name in re.findall(r"\$\{\s*([\w.]+)\s*:", text):
@@ -194,6 +198,12 @@ class _Review:
             self.refused[path] = (
                 f"is {text!r}; expected a number or a truth value, as a text may name a program "
                 "that torch.compile runs"
+            )
+        key = path[-1] if path else None
+        if key in _PLACES or (key in _PLACES_INSIDE and _leads_out(text)):
+            self.refused[path] = (
+                f"is {text!r}, a place outside the new run; if you want it, give it on the command "
+                "line"
             )
 
     def _look_at_created(self, value: Any, path: Keys) -> None:
@@ -303,8 +313,9 @@ class _Review:
     def _import(self, path: Keys, name: str) -> Any:
         """Return what a name leads to, going from left to right as Hydra does."""
         parts = name.split(".")
+        found, depth, part = None, 1, parts[0]
         try:
-            found: Any = importlib.import_module(parts[0])
+            found = importlib.import_module(part)
             for depth, part in enumerate(parts[1:], start=2):
                 here = ".".join(parts[:depth])
                 if isinstance(found, ModuleType) and not hasattr(found, part):
@@ -315,8 +326,11 @@ class _Review:
                     self._refuse_name(path, f"names {name}, where {here} is {real}", real)
                     return None
         except (ImportError, AttributeError):
-            locate(name, _dotted(path))  # raises what building it would raise
-            self.refused[path] = f"names {name}, which can be imported at times only"
+            import_named(name, _dotted(path))  # raises what building it would raise
+            owner, kind = ".".join(parts[: depth - 1]), type(found).__name__
+            self.refused[path] = (
+                f"names {name}, which cannot be reached: {owner} is a {kind} without {part!r}"
+            )
             return None
         return found
 
@@ -339,6 +353,11 @@ class _Review:
 
 def _resolvers(trust: Sequence[str]) -> frozenset[str]:
     return _RESOLVERS | {entry[:-1] for entry in trust if entry.endswith(":")}
+
+
+def _leads_out(text: str) -> bool:
+    """Whether a path leads out of the directory that it is seen from."""
+    return PurePath(text).is_absolute() or ".." in PurePath(text).parts
 
 
 def _is_public(name: str) -> bool:

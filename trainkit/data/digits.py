@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class Digits(Dataset[dict[str, Any]]):
     SPLITS: ClassVar = {"train": 0, "val": 1, "test": 2}
     SAMPLES: ClassVar = {"train": 1259, "val": 269, "test": 269}
 
-    def __init__(self, split: str = "train") -> None:
+    def __init__(self, split: Literal["train", "val", "test"] = "train") -> None:
         if split not in self.SPLITS:
             raise ConfigError(
                 f"Digits has no split {split!r}. {did_you_mean(str(split), self.SPLITS)}"

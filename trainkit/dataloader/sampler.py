@@ -42,7 +42,7 @@ class DefaultSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         size = len(self.dataset)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            generator = torch.Generator().manual_seed((self.seed + self.epoch) % 2**64)
             indices = torch.randperm(size, generator=generator).tolist()
         else:
             indices = list(range(size))

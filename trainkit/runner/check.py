@@ -19,10 +19,10 @@ from trainkit.config.schema import TrainConfig
 from trainkit.config.signature import describe, fits, with_article
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.runner import rules
+from trainkit.runner.checked import Config
 from trainkit.runner.from_config import KNOWN_KEYS, argument_problem
 from trainkit.runner.horizons import horizons
 from trainkit.runner.places import SPLITS, Places
-from trainkit.runner.rules import Config
 from trainkit.runner.trial import trial
 
 _RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
@@ -30,6 +30,8 @@ _RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     rules.monitors,
     rules.paths,
     rules.weights,
+    rules.resume,
+    rules.work_dir,
     rules.scaled_lr,
     rules.mixed_precision,
     rules.log_level,
@@ -44,6 +46,7 @@ _PARTS = (
 # The first part of a key that an interpolation reads: ${key...}, ${oc.select:key,...}.
 _INTERPOLATION = re.compile(r"\$\{\s*(?:oc\.[\w.]+\s*:\s*)?([A-Za-z_]\w*)\s*[.}\[,]")
 _HINTS = typing.get_type_hints(TrainConfig)
+_MAX_SEED = 2**64 - 1  # torch takes no larger one
 
 
 def find_mistakes(cfg: Any, given: Collection[str] = ()) -> list[Finding]:
@@ -68,10 +71,12 @@ def find_mistakes(cfg: Any, given: Collection[str] = ()) -> list[Finding]:
     parts = list(_parts(plain))
     told = {finding.key for finding in parts}
     found += parts
-    all_nodes = {node.path: node for node in nodes(plain, "", Places(plain), found)}
+    # What stands under other keys is built, and checked, where an interpolation reads it.
+    built = {key: value for key, value in plain.items() if key in KNOWN_KEYS}
+    all_nodes = {node.path: node for node in nodes(built, "", Places(plain), found)}
     for node in all_nodes.values():
         found += (finding for finding in check_node(node) if finding.key not in told)
-    config = Config(plain, all_nodes)
+    config = Config(plain, all_nodes, given)
     told = {finding.key for finding in found}
     for rule in _RULES:
         found += (finding for finding in rule(config) if finding.key not in told)
@@ -163,6 +168,10 @@ def _scalars(plain: Mapping[str, Any]) -> Iterator[Finding]:
         value = plain.get(name)
         if isinstance(value, int) and value < 0:
             yield Finding(name, f"{name} is {value}; expected a whole number of at least 0.")
+    seed = plain.get("seed")
+    if isinstance(seed, int) and seed > _MAX_SEED:
+        text = f"seed is {seed}; expected a whole number of at most {_MAX_SEED}."
+        yield Finding("seed", text)
 
 
 def _needed(plain: Mapping[str, Any], given: Collection[str]) -> Iterator[Finding]:

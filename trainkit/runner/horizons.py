@@ -11,7 +11,7 @@ from trainkit.config.check import Node
 from trainkit.config.findings import Finding, shown
 from trainkit.errors import TrainkitError
 from trainkit.param_scheduler import ParamScheduler
-from trainkit.runner.rules import Config
+from trainkit.runner.checked import Config
 from trainkit.runner.stand_in import StandInLoader
 
 
@@ -43,8 +43,8 @@ def horizon_of(config: Config) -> Horizon | None:
     if node is None or not isinstance(by_epoch, bool):
         return None
     end = node.content.get("max_epochs" if by_epoch else "max_iters")
-    if isinstance(end, bool) or not isinstance(end, int | float):
-        return Horizon(by_epoch, None, None)
+    if isinstance(end, bool) or not isinstance(end, int | float) or not end >= 1:
+        return Horizon(by_epoch, None, None)  # the loop itself tells what it is to be
     path, loader = config.loader("train")
     try:
         length: int | None = len(StandInLoader(loader, path))

@@ -243,7 +243,9 @@ def compile_model(model: nn.Module, node: Any, path: str) -> None:
     try:
         model.compile(**({} if options is True else options))
     except (TypeError, RuntimeError) as error:  # torch's InvalidBackend is a RuntimeError
-        raise ConfigError(f"{path} is {options!r}: {str(error).splitlines()[0]}.") from None
+        raise ConfigError(
+            f"{path} is {options!r}: {str(error).splitlines()[0].rstrip('.')}."
+        ) from None
 
 
 def as_device(device: Any) -> torch.device:

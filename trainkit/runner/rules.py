@@ -4,62 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainkit.checkpoint import locate_checkpoint
 from trainkit.config.check import Node
 from trainkit.config.findings import Finding, shown
-from trainkit.config.origins import is_at_or_below
 from trainkit.config.signature import fits
 from trainkit.errors import CheckpointError, ConfigError, TrainkitError, did_you_mean
 from trainkit.evaluator import BaseMetric
 from trainkit.log import check_level
 from trainkit.optim_wrapper import with_amp
 from trainkit.param_scheduler.plateau import TRAIN
+from trainkit.run_dir import check_directory
+from trainkit.runner.checked import Config
 from trainkit.runner.stand_in import NoBatch, StandInLoader
 
 # Names of a dataset's arguments that are places on the disk.
 _PATH_NAMES = ("root", "path", "file", "data_root", "data_dir", "ann_file")
 _PATH_ENDINGS = ("_root", "_dir", "_file", "_path")
-
-
-@dataclass(frozen=True)
-class Config:
-    """A resolved config, and its nodes by path."""
-
-    plain: Mapping[str, Any]
-    nodes: Mapping[str, Node]
-
-    def below(self, path: str) -> Iterator[tuple[str, Node]]:
-        """Yield the nodes at and below ``path``."""
-        for key, node in self.nodes.items():
-            if is_at_or_below(key, path):
-                yield key, node
-
-    def loader(self, split: str) -> tuple[str, Mapping[str, Any]]:
-        """Return where the loader of a split stands, and its config; empty for an object."""
-        if f"{split}_dataloader" in self.plain:
-            path, loader = f"{split}_dataloader", self.plain[f"{split}_dataloader"]
-        else:
-            loaders = self.plain.get("dataloader")
-            path = f"dataloader.{split}"
-            loader = loaders.get(split) if isinstance(loaders, Mapping) else None
-        return path, loader if isinstance(loader, Mapping) else {}
-
-    def uses(self, path: str) -> bool:
-        """Whether what stands at ``path`` is used: no loader of a split that is switched off."""
-        for split in ("train", "val", "test"):
-            places = (f"dataloader.{split}.", f"{split}_dataloader.")
-            if f"{path}.".startswith(places):
-                return self.plain.get(f"{split}_cfg") is not None
-        return True
-
-    @property
-    def is_shortened(self) -> bool:
-        """Whether the run is cut short on purpose, so that its horizon says nothing."""
-        return bool(self.plain.get("fast_dev_run") or self.plain.get("overfit_batches"))
 
 
 def batch_sizes(config: Config) -> Iterator[Finding]:
@@ -142,11 +104,45 @@ def _absent(path: str, node: Node) -> Iterator[Finding]:
 def weights(config: Config) -> Iterator[Finding]:
     """``load_from`` must name a checkpoint."""
     load_from = config.plain.get("load_from")
-    if isinstance(load_from, str | Path):
+    if isinstance(load_from, str | Path) and "load_from" not in config.given:
         try:
             locate_checkpoint(load_from)
         except CheckpointError as error:
             yield Finding("load_from", str(error), error=CheckpointError)
+
+
+def resume(config: Config) -> Iterator[Finding]:
+    """What training goes on with must be there."""
+    resume = config.plain.get("resume")
+    trains = config.plain.get("train_cfg") is not None and "resume" not in config.given
+    if not trains or not isinstance(resume, str | Path) or resume == "fresh":
+        return
+    try:
+        locate_checkpoint(resume)  # which also knows MMEngine's names
+    except CheckpointError:
+        if not os.path.exists(Path(resume).expanduser()):
+            text = (
+                f"resume is {str(resume)!r}, which does not exist. Expected true, fresh, a run or "
+                "a checkpoint."
+            )
+            yield Finding("resume", text, error=CheckpointError)
+
+
+def work_dir(config: Config) -> Iterator[Finding]:
+    """The run's directory must be one, or such that it can be made."""
+    given = config.plain.get("work_dir")
+    if not isinstance(given, str | Path) or not str(given) or "work_dir" in config.given:
+        return
+    path = Path(given).expanduser().absolute()
+    try:
+        check_directory(path)
+    except ConfigError as error:
+        yield Finding("work_dir", str(error))
+        return
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        text = f"work_dir is {str(given)!r}, but {there} is no directory."
+        yield Finding("work_dir", f"{text} Name a directory, which need not be there yet.")
 
 
 def scaled_lr(config: Config) -> Iterator[Finding]:

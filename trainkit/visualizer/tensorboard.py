@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainkit.errors import ConfigError
 from trainkit.visualizer.backend import VisBackend
 from trainkit.visualizer.picture import Pixels
 
@@ -21,6 +22,11 @@ class TensorboardVisBackend(VisBackend):
     """
 
     def __init__(self, subdir: str = "tensorboard") -> None:
+        if Path(subdir).is_absolute() or ".." in Path(subdir).parts:
+            raise ConfigError(
+                f"TensorboardVisBackend has subdir={subdir!r}; expected a directory inside the "
+                "run's."
+            )
         self.subdir = subdir
         self._writer: SummaryWriter | None = None
 
