@@ -165,7 +165,7 @@ def test_an_average_is_named_in_a_config(tmp_path: Path) -> None:
     assert hook.ema_model.interval == 2
 
 
-@pytest.mark.parametrize("at", [1, 4, 5, 8])
+@pytest.mark.parametrize("at", [1, 3, 4, 5, 8])
 @pytest.mark.parametrize(
     "options",
     [
