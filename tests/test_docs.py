@@ -46,3 +46,15 @@ def test_every_command_shown_is_one(line: str) -> None:
         command = words.pop(0)
         words = words[1:] if command == "explain" else words
     parse(words)
+
+
+def test_the_migration_page_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs" / "migration" / "mmengine.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    defined = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 40
+    assert named - defined == set()
