@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainkit.config import is_config
+from trainkit.config.build import is_config
 from trainkit.hook import Hook
 
 if TYPE_CHECKING:

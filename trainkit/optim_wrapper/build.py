@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from trainkit.config import Partial, is_config, to_plain
-from trainkit.config.build import HYDRA_KEYS, find_target, partial
+from trainkit.config.build import HYDRA_KEYS, Partial, find_target, is_config, partial, to_plain
 from trainkit.errors import ConfigError
 from trainkit.optim_wrapper.amp import AmpOptimWrapper
 from trainkit.optim_wrapper.base import OptimWrapper

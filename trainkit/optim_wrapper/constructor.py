@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from trainkit.config import Partial, build, is_config, to_plain
-from trainkit.config.build import check_names, partial
+from trainkit.config.build import Partial, build, check_names, is_config, partial, to_plain
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.optim_wrapper.base import OptimWrapper
 from trainkit.optim_wrapper.paramwise import Leaf, Paramwise, leaves, merged

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trainkit.config import build, is_config
+from trainkit.config.build import build, is_config
 from trainkit.config.secrets import Redactor, as_yaml
 from trainkit.dist import get_rank, get_world_size, is_distributed
 from trainkit.env import setup_env

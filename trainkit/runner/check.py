@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from trainkit.config import is_config
+from trainkit.config.build import is_config
 from trainkit.config.check import Unresolved, check_node, nodes, resolve, texts
 from trainkit.config.compose import Composed, try_compose
 from trainkit.config.findings import Finding, raise_findings, shown

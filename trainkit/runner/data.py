@@ -7,8 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from trainkit.config import build, is_config, to_plain
-from trainkit.config.build import find_target, partial
+from trainkit.config.build import build, find_target, is_config, partial, to_plain
 from trainkit.dataloader import DefaultSampler, FirstSamples, num_batches, pseudo_collate
 from trainkit.dist import get_world_size
 from trainkit.errors import ConfigError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainkit.config import is_config, to_plain
+from trainkit.config.build import is_config, to_plain
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.optim_wrapper import with_amp
 from trainkit.run_dir import new_run_directory

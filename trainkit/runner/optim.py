@@ -8,8 +8,7 @@ from typing import Any, Protocol, cast
 
 from torch import nn
 
-from trainkit.config import build, is_config, named, to_plain
-from trainkit.config.build import find_target
+from trainkit.config.build import build, find_target, is_config, named, to_plain
 from trainkit.dataloader import num_batches
 from trainkit.dist import get_world_size
 from trainkit.errors import ConfigError, did_you_mean

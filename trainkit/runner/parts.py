@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from trainkit import hooks as default
-from trainkit.config import build, is_config, named, to_plain
-from trainkit.config.build import find_target
+from trainkit.config.build import build, find_target, is_config, named, to_plain
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.evaluator import BaseMetric, Evaluator
 from trainkit.hook import Hook, HookList, get_priority

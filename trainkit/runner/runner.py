@@ -12,8 +12,6 @@ import torch
 from torch import nn
 
 from trainkit.checkpoint import list_checkpoints, locate_checkpoint
-from trainkit.config import compose
-from trainkit.config.findings import raise_findings
 from trainkit.config.schema import TrainConfig
 from trainkit.dist import is_main_process
 from trainkit.env import collect_env
@@ -25,7 +23,6 @@ from trainkit.run_dir import lock, make_directory, read_status, unused
 from trainkit.runner import from_config
 from trainkit.runner import resume as state
 from trainkit.runner.assembly import Assembly
-from trainkit.runner.check import find_mistakes
 from trainkit.seed import set_rng_state
 
 
@@ -88,6 +85,11 @@ class Runner(Assembly):
         Raises:
             ConfigError: It tells every mistake in the config, before anything is built.
         """
+        # A runner made from objects loads none of it.
+        from trainkit.config import compose
+        from trainkit.config.findings import raise_findings
+        from trainkit.runner.check import find_mistakes
+
         if isinstance(cfg, TrainConfig):
             cfg = compose(config=cfg)
         raise_findings(find_mistakes(cfg, given))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainkit.config import is_config
+from trainkit.config.build import is_config
 from trainkit.errors import ConfigError
 from trainkit.optim_wrapper import OptimWrapper, OptimWrapperDict, bare
 from trainkit.param_scheduler import ParamScheduler

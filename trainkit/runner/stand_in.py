@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from trainkit.config import is_config
-from trainkit.config.build import HYDRA_KEYS, check_arguments, find_target
+from trainkit.config.build import HYDRA_KEYS, check_arguments, find_target, is_config
 from trainkit.dataloader import DefaultSampler, InfiniteSampler
 from trainkit.errors import ConfigError
 from trainkit.runner.optim import Horizon

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from trainkit import env
-from trainkit.config import build
+from trainkit.config.build import build
 from trainkit.config.check import Node
 from trainkit.config.findings import Finding
 from trainkit.config.origins import is_at_or_below
