@@ -52,7 +52,7 @@ _MAX_SEED = 2**64 - 1  # torch takes no larger one
 def find_mistakes(cfg: Any, given: Collection[str] = ()) -> list[Finding]:
     """Return what is wrong with a composed config: keys, targets, arguments, types, rules.
 
-    Modules that targets name are imported; nothing is built, and nothing is written.
+    Modules that targets name are imported. Nothing of the user's is built, nothing is written.
 
     Args:
         cfg: As ``compose()`` returns it, or a mapping that may hold live objects.
