@@ -104,7 +104,10 @@ def test_params_that_cannot_be_read_are_refused(
     override: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["-m", override, "seed=1,2"]) == 2
-    assert "hydra.sweeper.params cannot be read; expected texts by key" in capsys.readouterr().err
+    told = capsys.readouterr().err  # Hydra 1.4 refuses it earlier than 1.3
+    assert "hydra.sweeper.params cannot be read; expected texts by key" in told or (
+        f"{override}: Hydra has no such setting, or takes no such value" in told
+    )
     assert not Path("outputs").exists()
 
 

@@ -20,11 +20,27 @@ _KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "a text", typ
 
 def yaml_problem(error: yaml.YAMLError) -> str:
     """Return what a parser of YAML says, with the place."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        # The parser in C, which newer versions of OmegaConf read with, says less.
+        error = _said_by_python(Path(mark.name)) or error
+    mark, problem = getattr(error, "problem_mark", mark), getattr(error, "problem", None)
     if mark is None or problem is None:
         return f"A config file is no YAML: {' '.join(str(error).split())}"
     advice = "Expected lines of 'key: value', each key once, indented by spaces."
     return f"{file_and_line(Path(mark.name), mark.line + 1)} is no YAML: {problem}. {advice}"
+
+
+def _said_by_python(file: Path) -> yaml.YAMLError | None:
+    """Return what the parser in Python says of a file; None if it has nothing against it."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            yaml.load(stream, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        return error
+    except OSError:
+        return None
+    return None
 
 
 def file_problem(error: Exception, request: Request, groups: Sequence[str]) -> str:
@@ -37,13 +53,13 @@ def file_problem(error: Exception, request: Request, groups: Sequence[str]) -> s
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing(error, request, groups)
-    if isinstance(error, AssertionError):
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    if isinstance(error, AssertionError) or "Overrides must be at the end" in text:
         return (
             f"A defaults list on the way from {request.config_name!r} cannot be read. In each, "
             "'override /group: option' stands after all other entries but _self_, and the group "
             "hooks is extended by '/hooks: [...]' before them."
         )
-    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     for pattern, say in _SAYINGS:
         match = re.search(pattern, text)
         if match is not None:
@@ -153,6 +169,7 @@ def _single_value(match: re.Match[str], request: Request, groups: Sequence[str])
 
 _SAYINGS = (
     (r"In '(.+)': Could not override '(.+?)'\. No match", _no_such_group),
+    (r"In '(.+)': Invalid Defaults List override .* Default for '(.+?)' exists", _no_such_group),
     (r"^Could not (?:override|delete) '(.+?)'\. No match", _not_chosen),
     (r"(\S+) appears more than once in the final defaults list", _chosen_twice),
     (r"Multiple values for (\S+)", _chosen_twice),
