@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as torch_dist
 
+from tests.ranks import on_ranks
 from trainkit import dist
 from trainkit.dataloader import DefaultSampler
 from trainkit.evaluator import Accuracy
@@ -21,21 +16,13 @@ from trainkit.seed import set_random_seed
 SAMPLES = 7
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def work(rank: int, port: int, directory: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch_dist.init_process_group("gloo", rank=rank, world_size=2)
+def work(rank: int) -> dict[str, Any]:
     sampler = DefaultSampler(range(SAMPLES), shuffle=True, seed=4, round_up=False)
     metric = Accuracy()
     for index in sampler:
         batch = {"labels": torch.tensor([index % 3])}
         metric.process(batch, torch.tensor([0]))
-    found = {
+    return {
         "rank": [dist.get_rank(), dist.get_world_size(), dist.is_main_process()],
         "gathered": dist.all_gather_object(rank * 10),
         "broadcast": dist.broadcast_object(f"from {rank}"),
@@ -44,22 +31,11 @@ def work(rank: int, port: int, directory: str) -> None:
         "indices": list(sampler),
         "metrics": metric.evaluate(SAMPLES),
     }
-    dist.barrier()
-    torch_dist.destroy_process_group()
-    (Path(directory) / f"{rank}.json").write_text(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    directory, port = tmp_path_factory.mktemp("ranks"), free_port()
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=work, args=(r, port, str(directory))) for r in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
-    return [json.loads((directory / f"{rank}.json").read_text()) for rank in range(2)]
+    return on_ranks(work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.slow

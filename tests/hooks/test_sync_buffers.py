@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as torch_dist
 from torch import nn
 
-from tests.test_dist import free_port
+from tests.ranks import on_ranks
 from tests.toy import make_runner
 from trainkit.hooks import SyncBuffersHook
 
@@ -36,9 +32,7 @@ def model_of(rank: int) -> nn.Module:
     return model
 
 
-def work(rank: int, port: int, directory: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch_dist.init_process_group("gloo", rank=rank, world_size=2)
+def work(rank: int) -> dict[str, Any]:
     model, hook = model_of(rank), SyncBuffersHook()
     runner: Any = SimpleNamespace(model=model)
     hook.after_train_epoch(runner)
@@ -47,22 +41,12 @@ def work(rank: int, port: int, directory: str) -> None:
     hook.before_val_epoch(runner)  # of the epoch that was synced already
     left = model[0].running_mean.tolist()
     hook.before_val_epoch(runner)  # of an iteration run
-    found = {"after_epoch": after_epoch, "left": left, "val": model[0].running_mean.tolist()}
-    torch_dist.barrier()
-    torch_dist.destroy_process_group()
-    (Path(directory) / f"{rank}.json").write_text(json.dumps(found))
+    return {"after_epoch": after_epoch, "left": left, "val": model[0].running_mean.tolist()}
 
 
 @pytest.mark.slow
 def test_floating_point_buffers_are_averaged_over_the_ranks(tmp_path: Path) -> None:
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    workers = [context.Process(target=work, args=(r, port, str(tmp_path))) for r in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    for rank in range(2):
-        found = json.loads((tmp_path / f"{rank}.json").read_text())
+    for rank, found in enumerate(on_ranks(work, tmp_path)):
         state = found["after_epoch"]
         assert state["0.running_mean"] == [2.0, 2.0]
         assert state["0.running_var"] == [1.0, 1.0]

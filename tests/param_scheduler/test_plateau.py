@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import multiprocessing
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as torch_dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_dist import free_port
+from tests.ranks import on_ranks
 from trainkit.errors import ConfigError
 from trainkit.param_scheduler import LinearLR, ReduceOnPlateauLR, chain
 
@@ -241,9 +237,7 @@ def test_a_step_alone_is_a_state() -> None:
 # --------------------------------------------------------------------------- ranks
 
 
-def train_on_a_rank(rank: int, port: int, directory: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch_dist.init_process_group("gloo", rank=rank, world_size=2)
+def train_on_a_rank(rank: int) -> list[list[float]]:
     options: dict[str, Any] = {"monitor": "train/loss", "factor": 0.5, "patience": 0, "interval": 2}
     losses = ([4.0, 4.0, 0.1, 0.1, 4.0, 4.0], [0.0, 0.0, 9.0, 9.0, 0.0, 0.1])[rank]
     whole = ReduceOnPlateauLR(sgd(), **options)
@@ -252,26 +246,13 @@ def train_on_a_rank(rank: int, port: int, directory: str) -> None:
     found = trained(before, *losses[:3])
     after.load_state_dict(before.state_dict())
     resumed = [*found, *trained(after, *losses[3:])]
-    torch_dist.destroy_process_group()
-    (Path(directory) / f"{rank}.json").write_text(json.dumps([expected, resumed]))
+    return [expected, resumed]
 
 
 @pytest.mark.slow
 def test_ranks_reduce_together_by_the_mean_of_all_and_resume_so(tmp_path: Path) -> None:
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    workers = [
-        context.Process(target=train_on_a_rank, args=(rank, port, str(tmp_path)))
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
-    for rank in range(2):
-        assert (
-            json.loads((tmp_path / f"{rank}.json").read_text()) == [[1, 1, 1, 0.5, 0.5, 0.25]] * 2
-        )
+    found = on_ranks(train_on_a_rank, tmp_path)
+    assert found == [[[1, 1, 1, 0.5, 0.5, 0.25]] * 2] * 2
 
 
 def test_one_rank_goes_on_with_what_several_have_seen() -> None:
