@@ -1,5 +1,15 @@
-"""Data that ships with trainkit."""
+"""Datasets: the digits that ship with trainkit, and what datasets of one's own are made of."""
 
+from trainkit.data.dataset import BaseDataset
 from trainkit.data.digits import Digits
+from trainkit.data.transform import Compose
+from trainkit.data.wrappers import ClassBalancedDataset, ConcatDataset, RepeatDataset
 
-__all__ = ["Digits"]
+__all__ = [
+    "BaseDataset",
+    "ClassBalancedDataset",
+    "Compose",
+    "ConcatDataset",
+    "Digits",
+    "RepeatDataset",
+]
