@@ -48,13 +48,55 @@ def test_every_command_shown_is_one(line: str) -> None:
     parse(words)
 
 
+MIGRATION = ROOT / "docs" / "migration" / "mmengine.md"
+RELIABILITY = ROOT / "docs" / "reliability.md"
+FAULTS = 42
+MUSTS = 100  # features that a framework needs which claims MMEngine's lifecycle
+STATUS = re.compile(r"(same|different on purpose|left out|planned)(;? .+|)")
+
+
+def _defined() -> set[str]:
+    """Return the names of all tests, those of classes too."""
+    pattern = re.compile(r"^ *def (test_\w+)\(", re.MULTILINE)
+    files = (ROOT / "tests").rglob("test_*.py")
+    return {name for file in files for name in pattern.findall(file.read_text(encoding="utf-8"))}
+
+
+def _numbered(page: Path) -> list[list[str]]:
+    """Return the rows of a page's tables that begin with a number."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in cells if row[0].isdecimal()]
+
+
 def test_the_migration_page_names_tests_that_there_are() -> None:
-    page = (ROOT / "docs" / "migration" / "mmengine.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`(test_\w+)`", page))
-    defined = {
-        name
-        for file in (ROOT / "tests").rglob("test_*.py")
-        for name in re.findall(r"^def (test_\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-    assert len(named) > 40
-    assert named - defined == set()
+    named = set(re.findall(r"`(test_\w+)`", MIGRATION.read_text(encoding="utf-8")))
+    assert len(named) > 300
+    assert named - _defined() == set()
+
+
+def test_the_migration_page_has_every_feature_once() -> None:
+    rows = _numbered(MIGRATION)  # number, must, feature, status, tests
+    assert [int(row[0]) for row in rows] == list(range(1, 146))
+    for number, must, feature, status, tests in rows:
+        assert must in ("M", ""), number
+        assert feature, number
+        assert STATUS.fullmatch(status), f"{number}: {status}"
+        kind = status.split()[0].rstrip(";")
+        assert kind != "different" or "(" in status, f"{number}: no reason"
+        assert kind not in ("same", "different") or "`test_" in tests, f"{number}: no test"
+        assert not (must and kind == "left"), f"{number} is a must"
+    assert sum(row[1] == "M" for row in rows) == MUSTS
+
+
+def test_the_reliability_page_names_tests_that_there_are() -> None:
+    named = set(re.findall(r"`(test_\w+)`", RELIABILITY.read_text(encoding="utf-8")))
+    assert len(named) > 100
+    assert named - _defined() == set()
+
+
+def test_the_reliability_page_has_every_fault_once() -> None:
+    rows = _numbered(RELIABILITY)  # number, fault, what happens, tests
+    assert [int(row[0]) for row in rows] == list(range(1, FAULTS + 1))
+    for number, _, happens, tests in rows:
+        assert "`test_" in tests or "not here" in happens, f"{number}: no test, and no reason"

@@ -103,3 +103,32 @@ def test_a_level_has_a_name() -> None:
     assert check_level(15) == 15
     with pytest.raises(ConfigError, match=r"log_level is 'INFOO'\. Did you mean 'INFO'"):
         check_level("INFOO")
+
+
+def test_a_warning_that_comes_again_is_shown_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = RunLog("INFO")
+    for _ in range(2):
+        with log.active(tmp_path):
+            for number in (1, 1, 2):
+                log.logger.warning("Slow data in %d workers.", number)
+                log.logger.info("Epoch")
+                log.logger.error("Lost.")
+    text, printed = (tmp_path / "train.log").read_text(), capsys.readouterr().out
+    for shown in (text, printed):
+        assert shown.count("Slow data in 1 workers.") == 2  # once in each of the two
+        assert shown.count("Slow data in 2 workers.") == 2
+        assert (shown.count("Epoch"), shown.count("Lost.")) == (6, 6)
+
+
+def test_another_rank_has_a_file_of_its_own_and_no_console(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainkit.log.get_rank", lambda: 3)
+    monkeypatch.setattr("trainkit.log.is_main_process", lambda: False)
+    log = RunLog("INFO")
+    with log.active(tmp_path):
+        log.logger.info("inside")
+    assert [path.name for path in tmp_path.iterdir()] == ["rank_3.log"]
+    assert capsys.readouterr().out == ""

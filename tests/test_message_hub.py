@@ -1,84 +1,13 @@
-"""MessageHub: what is written is what is read, in bounded memory."""
+"""MessageHub: what is written is what is read, and what a resumed run goes on with."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainkit.message_hub import HistoryBuffer, MessageHub
-
-_values = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40)
-
-
-@given(_values, st.integers(1, 50))
-def test_statistics_are_those_of_the_window(values: list[float], window: int) -> None:
-    buffer = HistoryBuffer()
-    for value in values:
-        buffer.update(value)
-    last = values[-window:]
-    assert buffer.current() == values[-1]
-    assert buffer.mean(window) == sum(last) / len(last)
-    assert (buffer.min(window), buffer.max(window)) == (min(last), max(last))
-    assert (buffer.min(), buffer.max(), len(buffer)) == (min(values), max(values), len(values))
-
-
-def test_a_mean_counts_each_value_as_often_as_it_stands_for_samples() -> None:
-    buffer = HistoryBuffer()
-    buffer.update(1.0, count=3)
-    buffer.update(5.0, count=1)
-    assert buffer.mean() == 2.0
-    assert buffer.mean(1) == 5.0
-
-
-def test_tensors_and_numbers_keep_their_order() -> None:
-    buffer = HistoryBuffer()
-    for value in (torch.tensor(1.0), 2, torch.tensor([3.0]), 4.0, torch.tensor([[5]])):
-        buffer.update(value)
-    assert [buffer.mean(n) for n in (1, 2, 5)] == [5.0, 4.5, 3.0]
-
-
-@pytest.mark.parametrize(
-    "value", [torch.tensor(0.1, dtype=torch.float64), torch.tensor(2**24 + 1)], ids=str
-)
-def test_a_value_is_not_rounded(value: torch.Tensor) -> None:
-    buffer = HistoryBuffer()
-    buffer.update(value)
-    assert buffer.current() == value.item()
-
-
-def test_a_tensor_that_changes_later_leaves_its_history_alone() -> None:
-    buffer, scale = HistoryBuffer(), torch.tensor(1.0)
-    for _ in range(3):
-        buffer.update(scale)
-        scale += 1
-    assert buffer.mean() == 2.0
-
-
-def test_a_tensor_with_a_graph_does_not_keep_it() -> None:
-    buffer, weight = HistoryBuffer(), torch.ones(1, requires_grad=True)
-    buffer.update((weight * 2).sum())
-    assert not buffer._pending[0][0].requires_grad
-    assert buffer.current() == 2.0
-
-
-def test_memory_is_bounded() -> None:
-    buffer = HistoryBuffer(max_length=10)
-    for value in range(2500):
-        buffer.update(value)
-        assert len(buffer._pending) < 2000
-    assert (buffer.min(), buffer.max()) == (2490, 2499)
-    assert len(buffer) == 10
-
-
-def test_the_length_is_what_statistics_see_before_and_after_they_are_asked() -> None:
-    buffer = HistoryBuffer(max_length=10)
-    for value in range(15):
-        buffer.update(value)
-    before = len(buffer)
-    buffer.current()
-    assert (before, len(buffer)) == (10, 10)
+from trainkit.checkpoint import check_plain
+from trainkit.message_hub import MessageHub
 
 
 def test_each_key_has_its_own_history() -> None:
@@ -98,23 +27,107 @@ def test_an_unknown_scalar_lists_those_there_are() -> None:
         hub.get_scalar("train/los")
 
 
-def test_only_resumed_facts_go_into_a_checkpoint_and_histories_stay_out() -> None:
+def test_only_resumed_facts_go_into_a_checkpoint() -> None:
     hub = MessageHub()
     hub.update_info("epoch", 3)
     hub.update_info("eta", 5.0, resumed=False)
-    hub.update_scalar("train/loss", 1.0)
     hub.update_info("stage", "train")
     hub.update_info("stage", "val", resumed=False)
-    assert hub.state_dict() == {"epoch": 3}
+    assert hub.state_dict()["info"] == {"epoch": 3}
     other = MessageHub()
     other.load_state_dict(hub.state_dict())
     assert other.get_info("epoch") == 3
-    assert other.state_dict() == {"epoch": 3}
+    assert other.state_dict() == hub.state_dict()
     assert other.get_info("eta", default="none") == "none"
+
+
+def test_facts_are_set_and_removed_together() -> None:
+    hub = MessageHub()
+    hub.update_info_dict({"a": 1, "b": 2})
+    assert (hub.pop_info("a"), hub.pop_info("a", 0), hub.runtime_info) == (1, 0, {"b": 2})
+    assert hub.state_dict()["info"] == {"b": 2}
+
+
+def test_scalars_may_come_with_what_they_stand_for() -> None:
+    hub = MessageHub()
+    hub.update_scalars({"train/loss": {"value": 1.0, "count": 3}})
+    hub.update_scalars({"train/loss": {"value": 5.0}})
+    assert hub.get_scalar("train/loss").mean() == 2.0
+
+
+@given(st.integers(0, 60), st.integers(1, 60), st.integers(1, 15), st.integers(1, 9))
+def test_means_after_a_resume_are_those_of_a_run_that_went_on(
+    before: int, after: int, window: int, epoch_length: int
+) -> None:
+    def feed(hub: MessageHub, begin: int, end: int) -> None:
+        # A resume may come inside an epoch, whose hook is then called again.
+        for step in range(begin, end):
+            if step % epoch_length == 0 or step == begin:
+                hub.begin_epoch("train", step // epoch_length)
+            hub.update_scalars({"train/loss": 1 / (step + 3), "train/lr": 0.1 * step})
+
+    whole, first, resumed = MessageHub(window), MessageHub(window), MessageHub(window)
+    feed(first, 0, before)
+    resumed.load_state_dict(first.state_dict())
+    feed(resumed, before, before + after)
+    feed(whole, 0, before + after)
+    for key in ("train/loss", "train/lr"):
+        theirs, ours = whole.get_scalar(key), resumed.get_scalar(key)
+        for size in (window, "epoch", "global"):
+            assert ours.mean(size) == theirs.mean(size)  # type: ignore[arg-type]
+    assert resumed.state_dict() == whole.state_dict()
+
+
+def test_the_state_does_not_grow_with_the_run() -> None:
+    hub = MessageHub(window=4)
+    for step in range(500):
+        hub.update_scalar("train/loss", float(step))
+    state = hub.state_dict()["scalars"]["train/loss"]
+    assert (len(state["values"]), len(state["counts"])) == (4, 4)
+    check_plain(hub.state_dict())
+
+
+def test_a_scalar_that_is_no_longer_made_does_not_come_back() -> None:
+    hub, resumed = MessageHub(), MessageHub()
+    hub.update_scalars({"train/grad_norm": 1.0, "train/loss": 1.0})
+    resumed.load_state_dict(hub.state_dict())
+    resumed.update_scalar("train/loss", 3.0)
+    assert list(resumed.log_scalars) == ["train/loss"]
+    assert resumed.get_scalar("train/loss").mean() == 2.0
+    assert set(resumed.state_dict()["scalars"]) == {"train/grad_norm", "train/loss"}
+
+
+def test_a_scalar_that_will_be_made_again_can_be_recalled_at_once() -> None:
+    hub, resumed = MessageHub(), MessageHub()
+    hub.update_scalar("train/grad_norm", 1.0)
+    resumed.load_state_dict(hub.state_dict())
+    for key in ("train/grad_norm", "train/unknown"):
+        resumed.recall(key)
+    assert list(resumed.log_scalars) == ["train/grad_norm"]
+    assert resumed.state_dict() == hub.state_dict()
+
+
+def test_a_scalar_can_stay_out_of_checkpoints() -> None:
+    hub = MessageHub()
+    hub.update_scalar("train/time", 1.0, resumed=False)
+    assert hub.state_dict()["scalars"] == {}
+
+
+def test_an_evaluation_begins_its_window_anew() -> None:
+    hub, resumed = MessageHub(), MessageHub()
+    for value in (5.0, 7.0):
+        hub.begin_epoch("val")
+        hub.update_scalar("val/time", value)
+    assert hub.get_scalar("val/time").mean("epoch") == 7.0
+    resumed.load_state_dict(hub.state_dict())
+    resumed.begin_epoch("val")
+    resumed.update_scalar("val/time", 1.0)
+    assert resumed.get_scalar("val/time").mean("epoch") == 1.0
 
 
 def test_two_hubs_share_nothing() -> None:
     first, second = MessageHub(), MessageHub()
     first.update_scalar("train/loss", 1.0)
     first.update_info("epoch", 1)
-    assert (second.log_scalars, second.runtime_info, second.state_dict()) == ({}, {}, {})
+    assert (second.log_scalars, second.runtime_info) == ({}, {})
+    assert second.state_dict() == {"info": {}, "scalars": {}, "epochs": {}}

@@ -31,6 +31,8 @@ from trainkit.run_dir import (
     lock,
     make_directory,
     make_unique,
+    make_writable,
+    next_number,
     read_status,
     safe_name,
     unused,
@@ -199,6 +201,7 @@ def test_the_order_of_overrides_makes_no_other_run() -> None:
     [
         "resume=true",
         "resume=outputs/digits/x",
+        "resume_with=checkpoint",
         "launcher=local",
         "launcher.nproc=4",
         "+launcher=local",
@@ -353,5 +356,57 @@ def test_a_record_that_cannot_be_read_is_begun_anew(tmp_path: Path, text: str) -
 
 def test_a_record_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(CheckpointError, match=r"run/status\.json cannot be written.*resume=true"):
+    with pytest.raises(
+        CheckpointError, match=r"run/status\.json cannot be written: Not a dir.*rights"
+    ):
         RunRecord(tmp_path / "run").begin()
+
+
+@pytest.mark.parametrize("jump", [-86400, 86400])
+def test_the_newest_run_is_found_though_the_clock_was_set_back(tmp_path: Path, jump: int) -> None:
+    for name in ("sweep_1/0_a", "b", "c"):
+        run = tmp_path / name
+        run.mkdir(parents=True)
+        number = next_number(tmp_path)
+        RunRecord(run).begin(identity=["digits"], number=number, created=1e9 + jump * number)
+        assert find_run(tmp_path, ["digits"]) == run
+    make_run(tmp_path / "without a number", ["digits"], created=2e9)
+    assert find_run(tmp_path, ["digits"]) == tmp_path / "c"
+    assert next_number(tmp_path) == 4
+    assert next_number(tmp_path / "missing") == 1
+
+
+@pytest.mark.parametrize("wrong", ["7", None, 1.5, True, [1]])
+def test_what_is_no_number_in_a_record_stops_no_search(tmp_path: Path, wrong: object) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        RunRecord(tmp_path / name).begin(identity=["digits"], number=wrong, created=wrong)
+    assert find_run(tmp_path, ["digits"]) == tmp_path / "b"
+    assert next_number(tmp_path) == 1
+
+
+def test_a_record_that_cannot_be_written_later_is_told_of_once_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = RunRecord(tmp_path)
+    record.begin(seed=1)
+    (tmp_path / ".status.json.tmp").mkdir()
+    record.update(iter=10, best=0.5)
+    record.update(iter=20)
+    assert read_status(tmp_path).get("iter") is None
+    (told,) = caplog.messages
+    assert "status.json cannot be written: Is a directory." in told
+    (tmp_path / ".status.json.tmp").rmdir()
+    record.end("finished")
+    status = read_status(tmp_path)
+    assert (status["iter"], status["best"], status["status"]) == (20, 0.5, "finished")
+    assert status["seed"] == 1
+
+
+def test_a_directory_that_takes_no_file_is_refused(tmp_path: Path) -> None:
+    make_writable(tmp_path / "deep" / "run")
+    assert not list((tmp_path / "deep" / "run").iterdir())
+    with pytest.raises(
+        ConfigError, match=r"The directory /proc/self cannot be written: .*work_dir"
+    ):
+        make_writable(Path("/proc/self"))

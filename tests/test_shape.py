@@ -17,10 +17,11 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 
 # A module may import, lazily or not, only from the rows above its own, and from its own package.
 LAYERS = [
-    ["errors"],
+    ["errors", "history"],
     ["config", "dist", "message_hub", "checkpoint", "env"],
-    ["run_dir", "seed", "log", "data"],
-    ["dataloader", "model", "optim_wrapper", "evaluator", "visualizer"],
+    ["run_dir", "seed", "log", "data", "launch"],
+    ["dataloader"],
+    ["model", "optim_wrapper", "evaluator", "visualizer"],
     ["hook", "log_processor", "param_scheduler"],
     ["loops"],
     ["hooks"],
@@ -32,7 +33,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Constructors that mirror MMEngine's, and the class that names every point.
 LONG_SIGNATURES = {
-    *("Assembly.__init__", "CheckpointHook.__init__", "OneCycleLR.__init__"),
+    *("Assembly.__init__", "BaseDataset.__init__", "CheckpointHook.__init__"),
+    "OneCycleLR.__init__",
     *("ProfilerHook.__init__", "ReduceOnPlateauLR.__init__"),
 }
 MANY_METHODS = {"Hook"}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         CheckpointError,
         ConfigError,
         MissingExtra,
+        Preempted,
         RunLockedError,
         TrainkitError,
     )
@@ -30,6 +31,7 @@ _HOMES = {
     "ConfigError": "trainkit.errors",
     "Hook": "trainkit.hook",
     "MissingExtra": "trainkit.errors",
+    "Preempted": "trainkit.errors",
     "RunLockedError": "trainkit.errors",
     "Runner": "trainkit.runner",
     "TrainConfig": "trainkit.config",
@@ -46,6 +48,7 @@ __all__ = [
     "ConfigError",
     "Hook",
     "MissingExtra",
+    "Preempted",
     "RunLockedError",
     "Runner",
     "TrainConfig",

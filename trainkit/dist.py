@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as torch_dist
+
+from trainkit.errors import CheckpointError, ConfigError
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -40,6 +46,40 @@ def broadcast_object(value: Any) -> Any:
     box = [value]
     torch_dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def on_main(action: Callable[[], T]) -> T:
+    """Return on every rank what ``action`` gives on rank 0, which alone does it.
+
+    Raises:
+        Exception: What it raises on rank 0; on the others, of another kind if it is no error of
+            trainkit's.
+    """
+    if not is_distributed():
+        return action()
+    outcome: tuple[Any, Exception | None] = None, None
+    error: Exception | None = None
+    if is_main_process():
+        try:
+            outcome = action(), None
+        except Exception as raised:
+            error = raised
+            is_plain = isinstance(raised, ConfigError | CheckpointError)
+            told = raised if is_plain else RuntimeError(f"{type(raised).__name__}: {raised}")
+            outcome = None, told
+    value, failure = broadcast_object(outcome)
+    if failure is not None:
+        raise error or failure
+    result: T = value
+    return result
+
+
+def holds_everywhere(flag: torch.Tensor) -> bool:
+    """Return whether ``flag``, a tensor of one element, is true on every rank."""
+    if is_distributed():
+        flag = flag.to(torch.int32)
+        torch_dist.all_reduce(flag, op=torch_dist.ReduceOp.MIN)
+    return bool(flag)
 
 
 def all_gather_object(value: Any) -> list[Any]:

@@ -4,7 +4,12 @@ TrainkitError
 ├── ConfigError       a value, key or argument does not fit        exit code 2
 ├── CheckpointError   a checkpoint or run cannot be used           exit code 3
 │   └── RunLockedError    another process works in the run
-└── MissingExtra      an optional package is not installed         exit code 2
+├── MissingExtra      an optional package is not installed         exit code 2
+├── DataWorkerError   a process that reads data has died or hangs  exit code 1
+└── NonFiniteError    a loss or a gradient is NaN or infinite      exit code 1
+
+KeyboardInterrupt
+└── Preempted         training was asked to end, and was saved     exit code 75
 """
 
 from __future__ import annotations
@@ -61,6 +66,34 @@ class MissingExtra(TrainkitError, ImportError):
             f"{purpose} needs {package}, which is not installed. Run: pip install "
             f"'trainkit[{extra}]'"
         )
+
+
+class DataWorkerError(TrainkitError, RuntimeError):
+    """A process that reads data for training has died, or gives no batch any more."""
+
+
+class NonFiniteError(TrainkitError, FloatingPointError):
+    """Training came upon a loss or a gradient that is NaN or infinite, and made no update of it."""
+
+
+class Preempted(KeyboardInterrupt):
+    """Training was asked to end before its end, and its state is saved.
+
+    A KeyboardInterrupt, so that no ``except Exception`` takes it for an error of the run, and a
+    sweep starts no further trial.
+
+    Args:
+        message: What happened, where it is saved, and how to go on.
+        reason: Who asked: ``"SIGTERM"``, ``"Ctrl-C"``, a limit.
+        checkpoint: The name of the checkpoint; None: nothing was trained yet.
+    """
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
+
+    def __init__(self, message: str, reason: str = "", checkpoint: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or message
+        self.checkpoint = checkpoint
 
 
 def did_you_mean(given: str, options: Iterable[str], *, listed: str = "Choose from") -> str:

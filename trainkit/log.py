@@ -67,13 +67,15 @@ class RunLog:
             return
         main = is_main_process()
         file = directory / ("train.log" if main else f"rank_{get_rank()}.log")
-        handlers: list[logging.Handler] = [logging.FileHandler(file, encoding="utf-8")]
+        handlers: list[logging.Handler] = [_File(file)]
         handlers[0].setFormatter(
             _Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y/%m/%d %H:%M:%S", self.redact)
         )
         if main:
             handlers.append(console_handler(self.redact))
         shared = logging.getLogger("trainkit")
+        for handler in handlers:
+            handler.addFilter(_Once())
         level, shared_level = self.level, shared.level
         for target in (self.logger, shared):
             target.setLevel(level)
@@ -88,6 +90,55 @@ class RunLog:
                 shared.removeHandler(handler)
                 with contextlib.suppress(OSError):  # what it could not write, it has told already
                     handler.close()
+
+
+class _File(logging.FileHandler):
+    """A file of lines. One that cannot be written, on a full disk, is told of once.
+
+    Raises:
+        ConfigError: The file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise ConfigError(
+                f"The log {path} cannot be written: {error.strerror}. Choose another work_dir."
+            ) from None
+        self._told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            logging.getLogger(__name__).warning(
+                "%s cannot be written: %s. Training goes on; what cannot be written is missing "
+                "there.",
+                self.baseFilename,
+                error.strerror,
+            )
+
+
+class _Once:
+    """Let each warning pass once: what is wrong in every iteration shall not fill the log."""
+
+    _MOST = 1000  # warnings that are remembered
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        message = record.getMessage()
+        if message in self._seen:
+            return False
+        if len(self._seen) < self._MOST:
+            self._seen.add(message)
+        return True
 
 
 class _Formatter(logging.Formatter):
@@ -113,10 +164,13 @@ def console_handler(redact: Callable[[str], str] | None = None) -> logging.Handl
 
 
 class _PlainHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only since Python 3.11
-    """Print each line; fall silent when the reader has gone (``trainkit ... | head``)."""
+    """Print each line; fall silent when the reader has gone (``trainkit ... | head``).
+
+    So too where it goes to a file on a full disk.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if isinstance(sys.exc_info()[1], BrokenPipeError | ValueError):
+        if isinstance(sys.exc_info()[1], OSError | ValueError):
             self.setLevel(logging.CRITICAL + 1)
         else:
             super().handleError(record)

@@ -6,9 +6,11 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import socket
+import tempfile
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +20,12 @@ from typing import IO, Any
 from trainkit.config.secrets import redact_text
 from trainkit.errors import CheckpointError, ConfigError, RunLockedError
 
+logger = logging.getLogger(__name__)
+
 OUTPUTS = Path("outputs")  # where runs are kept, below the working directory
 STATUS = "status.json"
 # Overrides that do not make another experiment of a run.
-_NO_IDENTITY = ("resume", "launcher", "env", "hydra", "trust")
+_NO_IDENTITY = ("resume", "resume_with", "launcher", "env", "hydra", "trust")
 _LOCK = ".lock"
 _LOCK_PATIENCE = 0.1  # seconds in which is_locked() in another process has let go
 _MAX_NAME = 100  # bytes; file systems allow 255 for a name
@@ -50,6 +54,23 @@ def make_directory(path: Path) -> None:
     except OSError as error:
         raise ConfigError(
             f"The directory {path} cannot be made: {error.strerror}. Choose one with work_dir=..."
+        ) from None
+
+
+def make_writable(path: Path) -> None:
+    """Make ``path`` unless it is there, and see that files can be made in it.
+
+    Raises:
+        ConfigError: It cannot be made, or written.
+    """
+    make_directory(path)
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"The directory {path} cannot be written: {error.strerror}. Choose another with "
+            "work_dir=..."
         ) from None
 
 
@@ -153,12 +174,33 @@ def read_status(run: Path) -> dict[str, Any]:
 
 def find_run(root: Path, wanted: Sequence[str]) -> Path | None:
     """Return the newest run below ``root`` of an identity that no process works in."""
-    runs = [path.parent for path in (*root.glob(f"*/{STATUS}"), *root.glob(f"sweep_*/*/{STATUS}"))]
-    free = (run for run in runs if _is_writable(run) and not is_locked(run))
+    free = (run for run in _runs(root) if _is_writable(run) and not is_locked(run))
     same = [run for run in free if has_identity(read_status(run), wanted)]
-    return max(
-        same, key=lambda run: (float(read_status(run).get("created", 0)), run.name), default=None
+    return max(same, key=_age, default=None)
+
+
+def next_number(root: Path) -> int:
+    """Return the number of the next run below ``root``, by which the newest one is known.
+
+    Times do not tell it: a clock may be set back.
+    """
+    return 1 + max((_age(run)[0] for run in _runs(root)), default=0)
+
+
+def _age(run: Path) -> tuple[int, float, str]:
+    """Return what is greater for a newer run; those of one number were begun at the same time."""
+    status = read_status(run)
+    number, created = status.get("number"), status.get("created")
+    return (
+        number if type(number) is int else 0,
+        float(created) if isinstance(created, int | float) else 0.0,
+        run.name,
     )
+
+
+def _runs(root: Path) -> list[Path]:
+    """Return the runs of an experiment, the trials of its sweeps included."""
+    return [path.parent for path in (*root.glob(f"*/{STATUS}"), *root.glob(f"sweep_*/*/{STATUS}"))]
 
 
 def is_locked(run: Path) -> bool:
@@ -253,6 +295,9 @@ os.register_at_fork(after_in_child=_close_held)
 class RunRecord:
     """``status.json``: how a run stands, for people and for ``resume=true``.
 
+    It must be there when a run begins. One that cannot be written later, on a full disk, is told of
+    once and tried again with what comes next.
+
     Args:
         run: The run's directory.
         redact: What every fact goes through, so that no secret is written.
@@ -261,12 +306,15 @@ class RunRecord:
     def __init__(self, run: Path, redact: Callable[[Any], Any] | None = None) -> None:
         self.run = run
         self._redact = redact
+        self._unwritten: dict[str, Any] = {}  # facts that a full disk has refused
+        self._told = False
 
     def begin(self, **facts: Any) -> None:
         """Say that a process works on the run; earlier facts stay unless renewed."""
         before = read_status(self.run)
         created = before.get("created", time.time())
-        kept = {key: value for key, value in before.items() if key not in ("error", "ended")}
+        of_end = ("error", "ended", "reason")
+        kept = {key: value for key, value in before.items() if key not in of_end}
         self._write(
             {
                 **kept,
@@ -280,12 +328,23 @@ class RunRecord:
 
     def update(self, **facts: Any) -> None:
         """Renew some facts."""
-        self._write({**read_status(self.run), **self._clean(facts), "updated": time.time()})
+        self._renew({**self._clean(facts), "updated": time.time()})
 
     def end(self, status: str, **facts: Any) -> None:
         """Say how it ended: ``finished``, ``failed`` or ``preempted``."""
-        record = {**read_status(self.run), **self._clean(facts), "updated": time.time()}
-        self._write({**record, "status": status, "ended": time.time()})
+        now = time.time()
+        self._renew({**self._clean(facts), "updated": now, "status": status, "ended": now})
+
+    def _renew(self, facts: dict[str, Any]) -> None:
+        self._unwritten.update(facts)
+        try:
+            self._write({**read_status(self.run), **self._unwritten})
+        except CheckpointError as error:
+            if not self._told:
+                logger.warning("%s Training goes on.", error)
+            self._told = True
+        else:
+            self._unwritten.clear()
 
     def _clean(self, facts: dict[str, Any]) -> dict[str, Any]:
         return facts if self._redact is None else dict(self._redact(facts))
@@ -296,7 +355,9 @@ class RunRecord:
             temporary.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
             temporary.replace(self.run / STATUS)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise CheckpointError(
                 f"{self.run / STATUS} cannot be written: {error.strerror}. Make room or mend the "
-                "rights, then resume=true."
+                "rights."
             ) from error

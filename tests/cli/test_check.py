@@ -64,7 +64,10 @@ def test_one_step_trains_validates_and_saves(capsys: pytest.CaptureFixture[str])
     assert code == 0
     assert re.search(
         r"No mistake found\.\n(.*\n)*One batch was trained and validated on, and a checkpoint "
-        r"written, without an error: loss [\d.]+, accuracy [\d.]+\.$",
+        r"written, without an error: loss [\d.]+, accuracy [\d.]+\.\n"
+        r"Forward of one batch: 161 MFLOPs, 628 kFLOPs for each of its 256 samples .*\n"
+        r"  part +class +trained +frozen +memory +FLOPs\n"
+        r"  backbone +Sequential +18,912 +0 .*\n",
         message,
     )
 

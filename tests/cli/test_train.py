@@ -156,9 +156,9 @@ def test_a_work_dir_that_holds_a_run_is_refused(capsys: pytest.CaptureFixture[st
         (["hooks=ema", "hooks.ema.momentum=2"], 2, "hooks.ema.momentum is 2"),
         (["-m", "seed=1,2", "hydra.sweep.dir=x"], 2, "name the sweep's directory with work_dir="),
         (
-            ["evaluator.metrics.accuracy._target_=torchmetrics.Accuracy"],
+            ["evaluator.metrics.accuracy._target_=pycocotools.coco.COCO"],
             2,
-            "evaluator.metrics.accuracy._target_: torchmetrics.Accuracy needs torchmetrics",
+            "evaluator.metrics.accuracy._target_: pycocotools.coco.COCO needs pycocotools",
         ),
         (["-m", "seed=1,2", "resume=true"], 2, "ConfigError: A sweep starts new runs"),
         (["-m", "optim_wrapper=amp,ampp"], 2, "optim_wrapper=ampp: there is no option 'ampp'"),

@@ -125,7 +125,7 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
     (
         ["+model.typo=1"],
         "ConfigError: model.typo: ConvNet has no argument 'typo'. It takes: channels, "
-        "data_preprocessor, dropout, in_channels, num_classes.\n"
+        "data_preprocessor, dropout, in_channels, init_cfg, num_classes.\n"
         "   Set by the override +model.typo=1.",
     ),
     (

@@ -291,6 +291,7 @@ def test_other_arguments_of_compile_are_fine() -> None:
         ({"a": "${oc.create:{out_dir:x}}"}, "a.out_dir", "x"),
         ({"a": {"subdir": "/x"}}, "a.subdir", "/x"),
         ({"a": {"subdir": "in/../../x"}}, "a.subdir", "in/../../x"),
+        ({"a": {"_args_": [3, "/x"]}}, "a._args_[1]", "/x"),
         ({"a": {"subdir": "${b}/x"}, "b": ".."}, "a.subdir", "../x"),
     ],
 )

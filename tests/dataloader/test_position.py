@@ -17,6 +17,7 @@ from trainkit.dataloader import (
     data_sampler,
     num_batches,
     set_epoch,
+    take_over,
 )
 
 
@@ -42,7 +43,8 @@ class Stream(IterableDataset[int]):
 def load(sampler: Any = None, **options: Any) -> tuple[Recording, DataLoader[int]]:
     dataset = Recording()
     made = None if sampler is None else sampler(dataset, seed=1)
-    return dataset, DataLoader(dataset, sampler=made, batch_size=3, collate_fn=list, **options)
+    bare = DataLoader(dataset, sampler=made, batch_size=3, collate_fn=list, **options)
+    return dataset, take_over(bare, 1)
 
 
 def test_the_sampler_is_found_also_inside_a_batch_sampler() -> None:
@@ -72,12 +74,13 @@ def test_loaders_without_an_epoch_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("sampler", [None, DefaultSampler])
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 5])
 def test_a_later_start_gives_the_rest_and_reads_no_skipped_sample(
-    start: int, drop_last: bool
+    start: int, sampler: Any, drop_last: bool
 ) -> None:
-    whole = list(load(DefaultSampler, drop_last=drop_last)[1])
-    dataset, loader = load(DefaultSampler, drop_last=drop_last)
+    whole = list(load(sampler, drop_last=drop_last)[1])
+    dataset, loader = load(sampler, drop_last=drop_last)
     rest = list(batches_from(loader, start))
     assert rest == whole[start:]
     assert dataset.read == [index for batch in rest for index in batch]
@@ -91,20 +94,32 @@ def test_a_later_start_in_an_endless_stream_gives_the_rest() -> None:
     assert len(dataset.read) == 12
 
 
-def test_any_other_sampler_is_read_up_to_the_start() -> None:
+def test_any_other_loader_is_read_up_to_the_start() -> None:
     dataset, loader = load()
-    assert list(batches_from(loader, 2)) == [[6, 7, 8], [9]]
+    assert list(batches_from(loader.given, 2)) == [[6, 7, 8], [9]]
     assert dataset.read == list(range(10))
+
+
+def test_nothing_is_begun_where_nothing_is_left() -> None:
+    dataset, loader = load(InfiniteSampler)
+    assert list(batches_from(loader, 4, stop=4)) == []
+    assert list(batches_from([[1], [2]], 3, stop=2)) == []
+    assert not dataset.read
 
 
 def test_any_iterable_has_a_later_start() -> None:
     assert list(batches_from(["a", "b", "c"], 1)) == ["b", "c"]
 
 
-def test_batches_of_unknown_size_are_read_up_to_the_start() -> None:
-    batches = BatchSampler(DefaultSampler(range(10), shuffle=False), 4, drop_last=False)
-    loader = DataLoader(Recording(), batch_sampler=batches, collate_fn=list)
+def test_a_batch_sampler_of_ones_own_is_gone_through_without_reading() -> None:
+    class Batches(BatchSampler):
+        pass
+
+    batches = Batches(DefaultSampler(range(10), shuffle=False), 4, drop_last=False)
+    dataset = Recording()
+    loader = take_over(DataLoader(dataset, batch_sampler=batches, collate_fn=list), 0)
     assert list(batches_from(loader, 2)) == [[8, 9]]
+    assert dataset.read == [8, 9]
 
 
 @pytest.mark.parametrize("sampler", [None, DefaultSampler])

@@ -14,7 +14,7 @@ class Seen(BaseMetric):
     """Every batch with its predictions, under a name of its own."""
 
     def __init__(self, name: str, prefix: str | None = None) -> None:
-        super().__init__(prefix)
+        super().__init__(prefix=prefix)
         self.name = name
 
     def process(self, data_batch: Any, data_samples: Any) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from tests.toy import make_runner
-from trainkit import CheckpointError, ConfigError
+from tests.toy import ToyModel, make_runner
+from trainkit import CheckpointError, ConfigError, Hook, Runner
 from trainkit.checkpoint import read_checkpoint, read_manifest
 from trainkit.evaluator import BaseMetric
 from trainkit.hooks import CheckpointHook
@@ -186,6 +188,7 @@ def test_a_checkpoint_holds_the_whole_run(tmp_path: Path) -> None:
         "state_dict",
         "meta",
         "train_loop",
+        "end",
         "message_hub",
         "hooks",
         "visualizer",
@@ -341,3 +344,115 @@ def test_evaluating_alone_saves_nothing(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, default_hooks=options)
     runner.val(load=False)
     assert not runner.checkpoint_dir.exists()
+
+
+class Poison(Hook):
+    """Put NaN into the weights after some epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if runner.epoch + 1 == self.epoch:
+            with torch.no_grad():
+                runner.model.linear.bias.fill_(float("nan"))
+
+
+def poisoned(tmp_path: Path, after: int, **changes: Any) -> Runner:
+    return make_runner(
+        tmp_path / "run",
+        train_cfg={"by_epoch": True, "max_epochs": changes.pop("max_epochs", 5)},
+        default_hooks={"checkpoint": {"interval": 1, "max_keep_ckpts": 2, "save_best": "mse"}},
+        custom_hooks=[Poison(after)],
+        **changes,
+    )
+
+
+def test_the_last_finite_checkpoint_stays_and_is_gone_on_from(tmp_path: Path) -> None:
+    runner = poisoned(tmp_path, after=3)
+    runner.train()
+    names = {path.name for path in runner.checkpoint_dir.glob("epoch_*")}
+    assert names == {"epoch_2", "epoch_4", "epoch_5"}
+    bad = read_manifest(runner.checkpoint_dir / "epoch_5")["non_finite"]
+    assert bad == ["linear.weight", "linear.bias"]
+    said = (runner.work_dir / "train.log").read_text()
+    assert "epoch_3 has NaN or infinity in its weights (linear.bias). The newest without" in said
+    again = poisoned(tmp_path, after=9, max_epochs=6, resume=True)
+    again.train()
+    assert again.epoch == 6
+    assert all(value.isfinite().all() for value in again.model.state_dict().values())
+    assert sorted(path.name for path in again.checkpoint_dir.glob("epoch_*")) == [
+        "epoch_5",
+        "epoch_6",
+    ]
+    said = (again.work_dir / "train.log").read_text()
+    assert "It was set aside, and the checkpoint before it is used." in said
+    assert "Resumed from" in said
+
+
+def test_a_checkpoint_with_bad_weights_that_is_named_is_used_and_warned_of(tmp_path: Path) -> None:
+    poisoned(tmp_path, after=3).train()
+    path = tmp_path / "run" / "checkpoints" / "epoch_5"
+    other = make_runner(tmp_path / "other", load_from=path)
+    other.train()
+    said = (other.work_dir / "train.log").read_text()
+    assert f"{path}, which is used, has NaN or infinity in its weights (linear.weight" in said
+
+
+class Masked(ToyModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.full((2, 2), float("-inf")).triu(1))
+
+
+def test_infinity_in_a_buffer_is_meant(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, model=Masked())
+    runner.train()
+    assert read_manifest(runner.checkpoint_dir / "epoch_2")["non_finite"] == []
+
+
+def test_the_trained_weights_count_beside_their_average(tmp_path: Path) -> None:
+    runner = make_runner(
+        tmp_path / "run",
+        train_cfg={"by_epoch": True, "max_epochs": 3},
+        custom_hooks=[{"_target_": "trainkit.hooks.EMAHook", "interval": 3}, Poison(3)],
+    )
+    runner.train()
+    path = runner.checkpoint_dir / "epoch_3"
+    assert read_checkpoint(path)["state_dict"]["linear.bias"].isfinite().all()
+    assert read_manifest(path)["non_finite"] == ["linear.bias"]
+
+
+def test_a_checkpoint_that_someone_removed_does_not_count_as_kept(tmp_path: Path) -> None:
+    class Removes(Hook):
+        def before_train_epoch(self, runner: Runner) -> None:
+            if runner.epoch == 3:
+                shutil.rmtree(runner.checkpoint_dir / "epoch_3")
+
+    runner = make_runner(
+        tmp_path,
+        train_cfg={"by_epoch": True, "max_epochs": 4},
+        default_hooks={"checkpoint": {"interval": 1, "max_keep_ckpts": 2}},
+        custom_hooks=[Removes()],
+    )
+    runner.train()
+    names = {path.name for path in runner.checkpoint_dir.glob("epoch_*")}
+    assert names == {"epoch_2", "epoch_4"}
+
+
+def test_what_a_hook_adds_that_cannot_be_loaded_back_is_named_when_it_is_saved(
+    tmp_path: Path,
+) -> None:
+    class Score(Hook):
+        def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+            checkpoint["score"] = {"best": np.float64(1)}
+
+    for async_save in (False, True):
+        runner = make_runner(
+            tmp_path / str(async_save),
+            default_hooks={"checkpoint": {"interval": 1, "async_save": async_save}},
+            custom_hooks=[Score()],
+        )
+        with pytest.raises(CheckpointError, match=r"state\.score\.best is a numpy.*say float\(x\)"):
+            runner.train()
+        assert runner.epoch == 0, "at the save itself, not at the next step"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.toy import make_runner
-from trainkit import ConfigError, Runner
+from tests.toy import MeanSquaredError, loader, loader_config, make_runner
+from trainkit import ConfigError, Hook, Runner
 from trainkit.hooks import LoggerHook
+from trainkit.visualizer import VisBackend, Visualizer
 
 
 def lines(runner: Runner, kind: str) -> list[str]:
@@ -20,7 +23,18 @@ def lines(runner: Runner, kind: str) -> list[str]:
 
 
 def scalars(runner: Runner) -> list[dict[str, Any]]:
-    return [json.loads(x) for x in (runner.work_dir / "metrics.jsonl").read_text().splitlines()]
+    return scalars_of(runner.work_dir)
+
+
+def scalars_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+class Worse(MeanSquaredError):
+    """A metric that is worse than any before."""
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        return {"mse": 1e9}
 
 
 def test_a_line_has_everything_in_order(tmp_path: Path) -> None:
@@ -76,12 +90,13 @@ def test_scalars_carry_every_axis(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, log_processor=processor)
     runner.train()
     train, val = scalars(runner)[-2:]
-    axes = {"step", "epoch", "iter"}
+    axes = {"step", "epoch", "iter", "samples"}
     losses = {"train/lr", "train/loss", "train/time", "train/data_time", "memory"}
     assert train.keys() == axes | losses
     assert (train["step"], train["epoch"], train["iter"]) == (6, 2, 6)
     assert val.keys() == axes | {"val/mse", "val/time", "val/data_time"}
     assert (val["step"], val["epoch"], val["iter"]) == (2, 2, 6)
+    assert (train["samples"], val["samples"]) == (24, 24)
 
 
 def test_validations_can_be_given_by_iteration(tmp_path: Path) -> None:
@@ -106,6 +121,177 @@ def test_a_test_is_written_as_json(runner: Runner) -> None:
     metrics = runner.test()
     (file,) = runner.work_dir.glob("test_*.json")
     assert json.loads(file.read_text()) == metrics
+
+
+def test_arrays_among_a_tests_metrics_are_written_as_lists(tmp_path: Path) -> None:
+    class Table(MeanSquaredError):
+        def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
+            return {"table": torch.eye(2), "mse": torch.tensor(0.5), "name": Path("a")}
+
+    runner = make_runner(tmp_path, test_evaluator=[Table()])
+    runner.test(load=False)
+    (file,) = tmp_path.glob("test_*.json")
+    assert json.loads(file.read_text()) == {"table": [[1, 0], [0, 1]], "mse": 0.5, "name": "a"}
+
+
+def test_a_test_after_training_is_no_point_of_the_validations_curve_on_purpose(
+    runner: Runner,
+) -> None:
+    runner.train()
+    runner.test()
+    last = scalars(runner)[-1]
+    assert last.keys() == {"step", "test/mse", "test/time", "test/data_time", *COUNTERS}
+    assert (last["iter"], last["samples"]) == (6, 24)
+
+
+COUNTERS = ("epoch", "iter", "samples")
+
+
+@pytest.mark.parametrize("option", ["out_dir", "out_suffix", "keep_local", "backend_args"])
+def test_logs_are_not_copied_elsewhere_on_purpose(tmp_path: Path, option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"hooks\.logger\.{option}: LoggerHook has no"):
+        make_runner(tmp_path, default_hooks={"logger": {option: "x"}})
+
+
+@pytest.mark.parametrize(
+    ("loop", "changes", "expected"),
+    [
+        ({"by_epoch": True, "max_epochs": 2}, {}, [5, 10, 12, 17, 22, 24]),
+        ({"by_epoch": True, "max_epochs": 2}, {"drop_last": True}, [5, 10, 15, 20]),
+        ({"by_epoch": False, "max_iters": 4}, {}, [5, 10, 12, 17]),
+        (
+            {"by_epoch": False, "max_iters": 4},
+            {"sampler": {"_target_": "trainkit.dataloader.InfiniteSampler"}},
+            [5, 10, 15, 20],
+        ),
+        ({"by_epoch": True, "max_epochs": 1}, {"num_batch_per_epoch": 2}, [5, 10]),
+    ],
+    ids=str,
+)
+def test_samples_are_counted_as_they_are_seen(
+    tmp_path: Path, loop: dict[str, Any], changes: dict[str, Any], expected: list[int]
+) -> None:
+    runner = make_runner(
+        tmp_path,
+        train_cfg=loop,
+        train_dataloader=loader_config(batch_size=5, **changes),
+        optim_wrapper={
+            "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
+            "accumulative_counts": 2,
+        },
+        default_hooks={"logger": {"interval": 1}},
+    )
+    runner.train()
+    assert [line["samples"] for line in scalars(runner) if "loss" in line] == expected
+
+
+def test_samples_that_nobody_can_tell_are_left_out(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, train_dataloader=list(loader()))
+    runner.train()
+    assert all("samples" not in line for line in scalars(runner))
+
+
+@pytest.mark.parametrize("at", [2, 4, 5])
+def test_lines_after_a_resume_are_those_of_a_run_that_went_on(tmp_path: Path, at: int) -> None:
+    class Bomb(Hook):
+        priority = "LOWEST"
+
+        def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+            if runner.iter + 1 == at:
+                raise KeyboardInterrupt
+
+    custom = {
+        "epoch": {"data_src": "loss", "window_size": "epoch"},
+        "all": {"data_src": "loss"},
+        "least": {"data_src": "loss", "method_name": "min", "window_size": 4},
+    }
+    options: dict[str, Any] = {
+        "default_hooks": {
+            "logger": {"interval": 1},
+            "checkpoint": {"interval": 1, "by_epoch": False},
+        },
+        "log_processor": {"window_size": 5, "custom_cfg": custom},
+    }
+    whole = make_runner(tmp_path / "whole", **options)
+    whole.train()
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(tmp_path / "stopped", custom_hooks=[Bomb()], **options).train()
+    resumed = make_runner(tmp_path / "stopped", resume=True, **options)
+    resumed.train()
+    times = ("time", "data_time", "memory")
+    one, other = (
+        [{k: v for k, v in line.items() if k not in times} for line in scalars(runner)]
+        for runner in (whole, resumed)
+    )
+    assert one == other
+    assert {"epoch", "all", "least"} <= one[0].keys()
+
+
+class Compared(VisBackend):
+    """Keep what a run is compared by."""
+
+    def __init__(self) -> None:
+        self.hparams: list[tuple[dict[str, Any], dict[str, float], int]] = []
+
+    def open(self, save_dir: Path, resume_step: int | None) -> None: ...
+
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None: ...
+
+    def add_hparams(
+        self, hparams: Mapping[str, Any], metrics: Mapping[str, float], step: int
+    ) -> None:
+        self.hparams.append((dict(hparams), dict(metrics), step))
+
+    def close(self) -> None: ...
+
+
+def test_a_run_is_compared_once_by_its_plain_values_and_best_metrics(tmp_path: Path) -> None:
+    cfg = {
+        "seed": 3,
+        "model": {"width": 64, "name": "a" * 65, "token": "secret", "layers": [1, 2]},
+        "work_dir": "/somewhere",
+        "amp": False,
+    }
+    backend = Compared()
+    runner = make_runner(tmp_path, visualizer=Visualizer([backend]), cfg=cfg)
+    runner.train()
+    runner.test()
+    ((values, metrics, step),) = backend.hparams
+    assert values == {"seed": 3, "model.width": 64, "model.token": "<redacted>", "amp": False}
+    kept = runner.message_hub.get_scalar("val/mse")
+    assert (metrics, step) == ({"mse": kept.min()}, 6)
+
+
+def test_the_best_is_that_of_the_whole_run_after_a_resume(tmp_path: Path) -> None:
+    make_runner(tmp_path).train()
+    before = min(line["mse"] for line in scalars_of(tmp_path) if "mse" in line)
+    backend = Compared()
+    runner = make_runner(
+        tmp_path,
+        resume=True,
+        train_cfg={"by_epoch": True, "max_epochs": 3},
+        visualizer=Visualizer([backend]),
+        val_evaluator=[Worse()],
+    )
+    runner.train()
+    assert backend.hparams[0][1] == {"mse": before}
+
+
+def test_the_values_of_a_metric_without_a_rule_are_not_ranked() -> None:
+    hook = LoggerHook()
+    for value in (3.0, 1.0, 2.0):
+        hook._keep_best({"strange": value, "accuracy": value, "mse": value, "text": "a"})
+    assert hook.best == {"strange": 2.0, "accuracy": 3.0, "mse": 1.0}
+
+
+def test_facts_of_the_run_are_published(runner: Runner) -> None:
+    runner.train()
+    info = runner.message_hub.get_info
+    assert (info("seed"), info("experiment_name")) == (3, "run")
+    assert (info("max_epochs"), info("max_iters"), info("loop_stage")) == (2, 6, "train")
+    assert info("dataset_meta") == {"name": "toy"}
+    assert info("trainkit_version")
+    assert info("cfg") == ""
 
 
 def test_the_experiment_is_named_now_and_then(tmp_path: Path) -> None:

@@ -40,6 +40,25 @@ def test_a_batch_that_is_there_already_is_not_copied() -> None:
     assert moved[2:] == ["text", b"bytes"]
 
 
+def test_what_can_move_itself_is_moved() -> None:
+    class Sample:
+        def __init__(self) -> None:
+            self.moved: list[Any] = []
+
+        def to(self, *args: Any, **options: Any) -> Sample:
+            self.moved.append((*args, options))
+            return self
+
+    sample, cpu = Sample(), torch.device("cpu")
+    assert BaseDataPreprocessor()([sample])[0] is sample
+    BaseDataPreprocessor(non_blocking=True)([sample])
+    assert sample.moved == [(cpu, {}), (cpu, {"non_blocking": True})]
+    packed = nn.utils.rnn.pack_sequence([torch.ones(2), torch.ones(1)])
+    moved = BaseDataPreprocessor().to(torch.float64)([packed])[0]
+    assert type(moved) is type(packed)
+    assert BaseDataPreprocessor()([Sample])[0] is Sample
+
+
 def test_it_follows_the_model_to_its_device() -> None:
     model = nn.ModuleDict({"data_preprocessor": BaseDataPreprocessor(), "head": nn.Linear(2, 1)})
     assert model["data_preprocessor"].device == torch.device("cpu")

@@ -372,15 +372,6 @@ def test_batch_norm_under_accumulation_is_warned_of(caplog: pytest.LogCaptureFix
     assert "batch norm still sees one pass at a time" in caplog.text
 
 
-def test_resuming_inside_a_window_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    model = linear()
-    wrapper = OptimWrapper(OPTIMIZERS["sgd"](model), 3)
-    wrapper.initialize_count_status(model, 6, 10)
-    assert caplog.text == ""
-    wrapper.initialize_count_status(model, 7, 10)
-    assert "inside a window of 3 passes" in caplog.text
-
-
 def test_momentum_is_read_from_sgd_adam_and_neither() -> None:
     parameters = list(linear().parameters())
     sgd = torch.optim.SGD(parameters, lr=0.1, momentum=0.8)

@@ -130,6 +130,17 @@ def test_what_own_classes_declare_is_checked(project: Project) -> None:
         assert mistake in done.stderr
 
 
+@of("A Runner of your own")
+def test_an_own_runner_is_named_by_the_config(project: Project) -> None:
+    (train,) = project.commands
+    ((config, _),) = project.train(train)
+    assert config["runner"] == {"_target_": "lab.runner.NotedRunner", "note": "done"}
+    (note,) = project.directory.glob("outputs/digits/*/note.txt")
+    assert note.read_text() == "done"
+    evaluated = project.run(f"trainkit val run={note.parent} trust=[lab]")
+    assert "accuracy: " in evaluated
+
+
 @of("Dataclasses of your own")
 def test_own_dataclasses_are_options_of_an_own_script(project: Project) -> None:
     first, second, direct = project.commands

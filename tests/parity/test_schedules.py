@@ -217,15 +217,18 @@ class Run:
         return self.epochs * self.epoch_length
 
 
+def own_node(type: str, **arguments: Any) -> dict[str, Any]:
+    """Return the config of MMEngine's ``XLR`` or ``XMomentum`` as it is here."""
+    name, momentum, _ = type.partition("Momentum")
+    moved = {"param_name": "momentum"} if momentum else {}
+    name = name if name.endswith("LR") else f"{name}LR"
+    return {"_target_": f"trainkit.param_scheduler.{name}", **moved, **arguments}
+
+
 def built_and_run(run: Run, nodes: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
     """Return what both have in each iteration: built from configs, stepped by their own hooks."""
     mine, theirs = sgd(), sgd()
-    configs = [
-        {"_target_": f"trainkit.param_scheduler.{node['type']}", **node, "type": None}
-        for node in nodes
-    ]
-    for config in configs:
-        del config["type"]
+    configs = [own_node(**node) for node in nodes]
     own = SimpleNamespace(
         param_schedulers=build_param_schedulers(configs, "param_scheduler", OptimWrapper(mine), run)
     )
@@ -271,7 +274,8 @@ def disjoint(draw: st.DrawFn) -> tuple[Run, list[dict[str, Any]]]:
         if name == "OneCycle" and unit == "converted":
             arguments.pop("total_steps", None)
             assume(arguments.get("pct_start", 0.3) * length * per_step != 1.0)
-        node = {"type": f"{name}LR", "begin": begin, "end": begin + length, **arguments}
+        moved = "LR" if name == "OneCycle" else draw(st.sampled_from(["LR", "Momentum"]))
+        node = {"type": f"{name}{moved}", "begin": begin, "end": begin + length, **arguments}
         by_epoch = {"by_epoch": unit != "iteration"}
         converts = {"convert_to_iter_based": True} if unit == "converted" else {}
         nodes.append({**node, **by_epoch, **converts})

@@ -74,7 +74,7 @@ def test_a_runner_whose_training_failed_is_not_trained_on(tmp_path: Path) -> Non
     runner = make_runner(tmp_path, custom_hooks=[Bomb()])
     with pytest.raises(LookupError):
         runner.train()
-    with pytest.raises(ConfigError, match="training ended with an error"):
+    with pytest.raises(ConfigError, match="training was broken off"):
         runner.train()
 
 
@@ -386,7 +386,7 @@ def test_a_test_after_training_reaches_the_backends(runner: Runner) -> None:
     runner.train()
     metrics = runner.test()
     lines = (runner.work_dir / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(lines[-1])["mse"] == metrics["mse"]
+    assert json.loads(lines[-1])["test/mse"] == metrics["mse"]
     assert len(lines) == 2 * 2 + 1
 
 

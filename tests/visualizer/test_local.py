@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +150,22 @@ def test_closing_twice_is_harmless(tmp_path: Path) -> None:
     backend.close()
     backend.close()
     LocalVisBackend().close()
+
+
+def test_a_line_that_the_disk_refuses_comes_with_a_later_one(tmp_path: Path) -> None:
+    backend = LocalVisBackend()
+    backend.open(tmp_path, None)
+    backend.add_scalars({"loss": 1.0}, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+        with pytest.raises(OSError, match="File too large"):
+            backend.add_scalars({"loss": 2.0}, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    backend.add_scalars({"loss": 3.0}, 3)
+    backend.close()
+    assert [line["loss"] for line in lines(tmp_path)] == [1.0, 2.0, 3.0]
+    assert backend.state_dict() == {"lines": 3}

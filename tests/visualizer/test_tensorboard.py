@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.toy import make_runner
 from trainkit import ConfigError
-from trainkit.visualizer import TensorboardVisBackend
+from trainkit.visualizer import TensorboardVisBackend, Visualizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")
 
@@ -105,3 +106,116 @@ def test_closing_twice_is_harmless(tmp_path: Path) -> None:
 def test_the_event_files_stay_in_the_runs_directory(subdir: str) -> None:
     with pytest.raises(ConfigError, match="expected a directory inside the run's"):
         TensorboardVisBackend(subdir)
+
+
+AXES = {"iter": 20, "epoch": 2, "samples": 640}
+
+
+@pytest.mark.parametrize("x_axis", AXES)
+def test_curves_stand_over_the_chosen_axis(tmp_path: Path, x_axis: Any) -> None:
+    backend = TensorboardVisBackend(x_axis=x_axis)
+    backend.open(tmp_path, None)
+    backend.add_scalars({"loss": 1.0, **AXES}, step=3)
+    backend.close()
+    assert points(tmp_path, "loss") == [(AXES[x_axis], 1.0)]
+    assert read(tmp_path).Tags()["scalars"] == ["loss"]
+
+
+def test_an_axis_that_is_not_known_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"x_axis='sample'\. Did you mean 'samples'"):
+        TensorboardVisBackend(x_axis="sample")  # type: ignore[arg-type]
+    backend = TensorboardVisBackend(x_axis="samples")
+    backend.open(tmp_path, None)
+    with pytest.raises(ConfigError, match="how many samples were seen is not known"):
+        backend.add_scalars({"loss": 1.0, "iter": 1}, step=1)
+    backend.close()
+
+
+@pytest.mark.parametrize("x_axis", AXES)
+def test_no_point_is_doubled_by_a_resume_whatever_the_axis(tmp_path: Path, x_axis: Any) -> None:
+    def write(backend: TensorboardVisBackend, iteration: int, name: str = "loss") -> None:
+        axes = {"iter": iteration, "epoch": 1 + iteration // 9, "samples": 4 * iteration}
+        backend.add_scalars({name: float(iteration), **axes}, step=iteration)
+
+    first = TensorboardVisBackend(x_axis=x_axis)
+    first.open(tmp_path, None)
+    for iteration in (1, 2, 3):
+        write(first, iteration)
+    state = first.state_dict()
+    write(first, 3, "accuracy")  # a validation after the checkpoint of the same iteration
+    write(first, 4)
+    close(first, tmp_path, age=1)
+    second = TensorboardVisBackend(x_axis=x_axis)
+    # close() has renamed the file.
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    second.load_state_dict({"files": {file.name: next(iter(state["files"].values()))}})
+    second.open(tmp_path, resume_step=3)
+    write(second, 3, "accuracy")
+    for iteration in (4, 5):
+        write(second, iteration)
+    close(second, tmp_path, age=2)
+    assert [value for _, value in points(tmp_path, "loss")] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert [value for _, value in points(tmp_path, "accuracy")] == [3.0]
+
+
+def test_files_after_the_checkpoint_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.add_scalars({"loss": 1.0}, 1)
+    state = first.state_dict()
+    first.close()
+    other = tmp_path / "tensorboard" / "events.out.tfevents.1.mine"
+    other.write_bytes(b"")
+    opened(tmp_path, resume_step=1).close()  # resumed, and killed before its first checkpoint
+    third = TensorboardVisBackend()
+    third.load_state_dict(state)
+    third.open(tmp_path, resume_step=1)
+    third.close()
+    assert other.exists()
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 3  # the first, the third, mine
+
+
+def hparams(directory: Path) -> dict[str, Any]:
+    """Return what the HPARAMS tab reads: the values of the run's session."""
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    summary = read(directory).SummaryMetadata("_hparams_/session_start_info")
+    content = summary.plugin_data.content
+    data = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in data.items()}
+
+
+def test_a_run_stands_in_the_hparams_tab_as_itself(tmp_path: Path) -> None:
+    backend = opened(tmp_path)
+    backend.add_hparams(
+        {"lr": 0.1, "width": 64, "amp": False, "name": "a"}, {"accuracy": 0.5}, step=20
+    )
+    backend.close()
+    assert hparams(tmp_path) == {"lr": 0.1, "width": 64.0, "amp": False, "name": "a"}
+    assert points(tmp_path, "best/accuracy") == [(20, 0.5)]
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1  # no run beside it
+
+
+def test_a_run_that_is_trained_further_stands_there_once(tmp_path: Path) -> None:
+    def train(epochs: int, resume: bool) -> None:
+        make_runner(
+            tmp_path,
+            visualizer=Visualizer([TensorboardVisBackend()]),
+            cfg={"lr": 0.1},
+            resume=resume,
+            train_cfg={"by_epoch": True, "max_epochs": epochs},
+        ).train()
+
+    train(1, resume=False)
+    assert [step for step, _ in points(tmp_path, "best/mse")] == [3]
+    train(2, resume=True)
+    assert [step for step, _ in points(tmp_path, "best/mse")] == [6]
+    assert [step for step, _ in points(tmp_path, "loss")] == [3, 6]
+    assert hparams(tmp_path) == {"lr": 0.1}
+
+
+def test_a_run_without_values_or_metrics_is_not_compared(tmp_path: Path) -> None:
+    backend = opened(tmp_path)
+    backend.add_hparams({}, {"accuracy": 0.5}, step=1)
+    backend.add_hparams({"lr": 0.1}, {}, step=1)
+    backend.close()
+    assert read(tmp_path).Tags()["scalars"] == []

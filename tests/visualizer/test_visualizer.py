@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.toy import make_runner
 from trainkit.errors import ConfigError
 from trainkit.visualizer import LocalVisBackend, VisBackend, Visualizer
 from trainkit.visualizer import visualizer as module
@@ -130,3 +132,88 @@ def test_two_backends_of_one_kind_keep_their_own_state(tmp_path: Path) -> None:
     resumed.open(tmp_path, resume_step=2)
     resumed.close()
     assert [len((tmp_path / f"{name}.jsonl").read_text().splitlines()) for name in "ab"] == [2, 1]
+
+
+class Full(Memory):
+    """A backend whose disk is full after it was opened."""
+
+    error: Exception = OSError(28, "No space left on device")
+
+    def fail(self, *args: Any, **kwargs: Any) -> Any:
+        raise self.error
+
+    add_scalars = add_config = add_image = add_hparams = state_dict = close = fail
+
+
+def test_a_backend_that_fails_is_told_of_once_and_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory()
+    runner = make_runner(
+        tmp_path,
+        visualizer=Visualizer({"disk": Full(), "memory": memory}),
+        default_hooks={"logger": {"interval": 1}},
+    )
+    with caplog.at_level(logging.WARNING, logger="trainkit"):
+        runner.train()
+    told = [r.getMessage() for r in caplog.records if "vis_backends" in r.getMessage()]
+    assert told == [
+        "visualizer.vis_backends.disk cannot write: [Errno 28] No space left on device. Training "
+        "goes on; what cannot be written is missing there."
+    ]
+    assert "vis_backends.disk cannot write" in (tmp_path / "train.log").read_text()
+    assert [call[0] for call in memory.calls].count("add_scalars") == 8
+    assert memory.calls[-1] == ("close",)
+    assert runner.iter == 6
+
+
+def test_a_backend_names_the_failures_of_its_own(tmp_path: Path) -> None:
+    class Refused(Exception):
+        """What a server says."""
+
+    class Remote(Full):
+        error = Refused("no")
+        failures = (OSError, Refused)
+
+    visualizer = Visualizer([Remote()])
+    visualizer.open(tmp_path)
+    visualizer.add_scalars({"loss": 1.0}, 1)
+    visualizer.close()
+
+
+def test_a_mistake_in_a_backend_is_no_failure_outside(tmp_path: Path) -> None:
+    class Wrong(Full):
+        error = KeyError("loss")
+
+    visualizer = Visualizer([Wrong()])
+    visualizer.open(tmp_path)
+    with pytest.raises(KeyError):
+        visualizer.add_scalars({"loss": 1.0}, 1)
+
+
+def test_a_backend_that_cannot_begin_is_an_error_and_the_others_are_closed(tmp_path: Path) -> None:
+    class ReadOnly(Memory):
+        def open(self, save_dir: Path, resume_step: int | None) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    memory = Memory()
+    visualizer = Visualizer({"memory": memory, "disk": ReadOnly()})
+    with pytest.raises(
+        ConfigError, match=r"vis_backends\.disk cannot write in .*Permission denied.*disk=null"
+    ):
+        visualizer.open(tmp_path)
+    assert memory.calls == [("open", tmp_path, None), ("close",)]
+    assert not visualizer.is_open
+
+
+def test_what_a_run_is_compared_by_reaches_every_backend(tmp_path: Path) -> None:
+    class Compared(Memory):
+        def add_hparams(self, hparams: Any, metrics: Any, step: int) -> None:
+            self.calls.append(("add_hparams", hparams, metrics, step))
+
+    compared = Compared()
+    visualizer = Visualizer([compared, Memory()])
+    visualizer.open(tmp_path)
+    visualizer.add_hparams({"lr": 0.1}, {"accuracy": 0.5}, step=7)
+    visualizer.close()
+    assert ("add_hparams", {"lr": 0.1}, {"accuracy": 0.5}, 7) in compared.calls

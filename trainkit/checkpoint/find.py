@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trainkit.checkpoint.files import (
     ASIDE,
     MANIFEST,
     NewerFormatError,
-    check_file,
     read_manifest,
+    sweep,
     verify_checkpoint,
 )
+from trainkit.checkpoint.reading import check_file
 from trainkit.errors import CheckpointError
 
 _PERIODIC = re.compile(r"(epoch|iter)_(\d+)", re.ASCII)
@@ -34,41 +35,81 @@ def list_checkpoints(directory: Path) -> list[Path]:
 def find_latest(directory: Path, *, own: bool = True) -> tuple[Path | None, list[str]]:
     """Return the newest good checkpoint in a directory, and what is wrong with the newer ones.
 
+    Good is one whose files are what was written, and whose weights are finite. Where none of those
+    that are whole has finite weights, it is the newest of them.
+
     Args:
         directory: Where a run's checkpoints are.
         own: The run is this process's: a damaged checkpoint is renamed to ``.corrupt-…``, out of
             the way and kept for inspection, and what a killed process left is put in order.
 
     Raises:
-        CheckpointError: There are checkpoints, but none is good; or one is of a newer format.
+        CheckpointError: There are checkpoints, but none is whole; or one is of a newer format.
     """
     if own:
         _restore(directory)
-    reasons: list[str] = []
-    broken: list[Path] = []
-    for path in _newest_first(directory):
+    found, damaged, diverged = _first_good(_newest_first(directory))
+    if found is None and diverged:
+        found, diverged = next(iter(diverged)), {}
+    if found is None and damaged:
+        raise CheckpointError(
+            f"No good checkpoint in {directory}: "
+            + " ".join(damaged.values())
+            + " Restore one, or start anew with resume=fresh."
+        )
+    for path in damaged if own else ():
+        path.rename(path.with_name(f".corrupt-{path.name}-{time.time_ns()}"))
+    return found, [*damaged.values(), *diverged.values()]
+
+
+def _first_good(paths: Sequence[Path]) -> tuple[Path | None, dict[Path, str], dict[Path, str]]:
+    """Return the first good one, and why those before it are not: damaged, or not finite."""
+    damaged: dict[Path, str] = {}
+    diverged: dict[Path, str] = {}
+    for path in paths:
         try:
-            verify_checkpoint(path)
+            bad = verify_checkpoint(path).get("non_finite")
         except NewerFormatError:
             raise
         except CheckpointError as error:
-            reasons.append(str(error))
-            broken.append(path)
+            damaged[path] = str(error)
             continue
-        for bad in broken if own else ():
-            bad.rename(bad.with_name(f".corrupt-{bad.name}-{time.time_ns()}"))
-        return path, reasons
-    if reasons:
-        raise CheckpointError(
-            f"No good checkpoint in {directory}: "
-            + " ".join(reasons)
-            + " Restore one, or start anew with resume=fresh."
-        )
-    return None, []
+        if not bad:
+            return path, damaged, diverged
+        diverged[path] = f"{path} has NaN or infinity in its weights ({_some(bad)})."
+    return None, damaged, diverged
+
+
+def _some(names: list[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def superfluous(checkpoints: Sequence[Path], keep: int) -> list[Path]:
+    """Return which of a run's checkpoints, given oldest first, may go.
+
+    The newest ``keep`` that are complete stay, and the newest that is finite. One that is not
+    complete is nothing to count on, and no rubbish either: a resume sets it aside.
+    """
+    whole = 0
+    has_finite = False
+    old = []
+    for path in reversed(checkpoints):
+        try:
+            is_finite = not read_manifest(path).get("non_finite")
+        except CheckpointError:
+            continue
+        if whole < keep or (is_finite and not has_finite):
+            whole += 1
+            has_finite = has_finite or is_finite
+        else:
+            old.append(path)
+    return old
 
 
 def _restore(directory: Path) -> None:
-    """Put back a checkpoint that a killed process was replacing; drop it if the new one stands."""
+    """Put back a checkpoint that a killed process was replacing, and remove what it left."""
+    sweep(directory)
     for aside in directory.glob(f"{ASIDE}*"):
         replaced = aside.with_name(aside.name.removeprefix(ASIDE))
         if replaced.exists():
@@ -102,7 +143,7 @@ def _newest_first(directory: Path) -> list[Path]:
 def _candidates(directory: Path) -> Iterator[Path]:
     """Yield ``epoch_N`` and ``iter_N``, and what the user's own ``filename_tmpl`` has named."""
     for path in directory.iterdir() if directory.is_dir() else ():
-        if not path.is_dir() or path.name.startswith(("best_", ".")):
+        if not path.is_dir() or path.name.startswith(("best_", "failed_", ".")):
             continue
         if _PERIODIC.fullmatch(path.name) or _named_so(path):
             yield path

@@ -1,4 +1,7 @@
-"""``trainkit check``: every mistake of a config, without running it; ``--step`` tries one batch."""
+"""``trainkit check``: every mistake of a config, without running it; ``--step`` tries one batch.
+
+It also tells what the model is made of, and the operations of a forward.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +51,15 @@ def _checked(given: Arguments) -> Composed:
 
 
 def _dry_step(cfg: Any) -> str:
-    """Train and validate on one batch, in a directory that goes again; return what came of it."""
+    """Train and validate on one batch, in a directory that goes again; return what came of it.
+
+    With it what the model is made of, and what a forward of the validation costs.
+    """
     from omegaconf import open_dict
 
     from trainkit.runner import Runner
-    from trainkit.runner.from_config import arguments
+    from trainkit.runner.from_config import make
+    from trainkit.runner.summary import flops_summary, parameter_table
 
     cfg = cfg.copy()
     with open_dict(cfg):
@@ -60,10 +67,16 @@ def _dry_step(cfg: Any) -> str:
         cfg.visualizer = {"vis_backends": {}}  # nothing of it leaves the machine
     with tempfile.TemporaryDirectory(prefix="trainkit_check_") as directory:
         # Below it, so that checkpoints are written and read as in a run.
-        runner = Runner(**arguments(cfg, work_dir=Path(directory) / "run"))
+        runner = make(Runner, cfg, work_dir=Path(directory) / "run")
         runner.train()
         metrics = read_status(runner.work_dir).get("metrics") or {}
     numbers = {"loss": runner.message_hub.get_scalar("train/loss").current(), **metrics}
     told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
     tried = "trained and validated on" if runner.has_val else "trained on"
-    return f"One batch was {tried}, and a checkpoint written, without an error: {told}."
+    if runner.has_val:
+        loaders = getattr(runner.val_dataloader, "loaders", {"": runner.val_dataloader})
+        first = next(iter(loaders.values()))  # of several sets, one will do
+        model = flops_summary(runner.model, next(iter(first)))
+    else:
+        model = parameter_table(runner.model)
+    return f"One batch was {tried}, and a checkpoint written, without an error: {told}.\n{model}"

@@ -54,7 +54,7 @@ def _evaluate(purpose: str, evaluated: Composed, directory: Path | None) -> None
     """Check the config, and evaluate with it; None as directory makes one."""
     from trainkit.runner import Runner
     from trainkit.runner.check import find_mistakes
-    from trainkit.runner.from_config import arguments
+    from trainkit.runner.from_config import make
 
     cfg, found = evaluated.cfg, list(evaluated.findings)
     if cfg is not None:
@@ -71,7 +71,7 @@ def _evaluate(purpose: str, evaluated: Composed, directory: Path | None) -> None
         home = experiment_directory(cfg.get("experiment_name"))
         directory = make_unique(home, f"{purpose}_{timestamp()}")
     with told_with_origin(evaluated.origins):
-        runner = Runner(**arguments(cfg, work_dir=str(directory), resume=False))
+        runner = make(Runner, cfg, work_dir=str(directory), resume=False)
         metrics: dict[str, Any] = getattr(runner, purpose)()
     for name, value in metrics.items():
         print(f"{name}: {value}")

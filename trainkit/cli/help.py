@@ -18,6 +18,9 @@ _FLAGS = {
     "--config-name NAME": "use another primary config",
     "--info defaults": "show which files the config comes from",
 }
+_EXIT_CODES = """\
+  0 done  1 your code failed  2 wrong config  3 no usable checkpoint, or a locked run
+  75 asked to end and saved: again with resume=true  130 ended at once by Ctrl-C"""
 _EXAMPLES = """\
   python -m trainkit train_cfg=epoch optim_wrapper=amp
   python -m trainkit optim_wrapper/optimizer=adamw param_scheduler=cosine hooks=[ema]
@@ -59,6 +62,7 @@ def print_help(argv: list[str]) -> None:
     print("\nFlags:")
     for flag, text in _FLAGS.items():
         _print_entry(flag, text, _INDENT)
+    print(f"\nExit codes:\n{_EXIT_CODES}")
     print(f"\nExamples:\n{_EXAMPLES}")
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 # Overrides of the first run that are about its own start, not about what it trained.
-_NOT_AGAIN = ("resume", "work_dir", "trust")
+_NOT_AGAIN = ("resume", "resume_with", "work_dir", "trust")
 
 
 def run(command: str, argv: list[str]) -> None:

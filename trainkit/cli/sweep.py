@@ -18,7 +18,7 @@ from trainkit.cli.hydra_app import run
 from trainkit.cli.train import objective, train_in
 from trainkit.config.loader import hydra_loader, parse_override
 from trainkit.config.secrets import Redactor, redact_override
-from trainkit.errors import ConfigError, TrainkitError
+from trainkit.errors import ConfigError, Preempted, TrainkitError
 from trainkit.run_dir import (
     RunRecord,
     experiment_directory,
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 def sweep(given: Arguments) -> None:
     """Check every trial, then run them all; print a line for each with its metric.
 
-    A trial that fails does not stop the others; the first error is raised once all are done.
+    A trial that fails does not stop the others; the first error is raised once all are done. One
+    that is asked to end is saved, and ends the sweep.
     """
     if any(text.lstrip("+").startswith("hydra.sweep.") for text in given.overrides):
         raise ConfigError("hydra.sweep.* is trainkit's; name the sweep's directory with work_dir=.")
@@ -102,10 +103,13 @@ def _trial(cfg: DictConfig) -> float | None:
             cfg, directory, identity(str(cfg.get("experiment_name")), overrides), overrides
         )
     except BaseException as error:
-        if read_status(directory).get("status") != "failed":  # it failed before its training began
+        # Else it failed before its training began.
+        if read_status(directory).get("status") not in ("failed", "preempted"):
             RunRecord(directory, redactor.facts).end(
                 "failed", error=f"{type(error).__name__}: {error}", overrides=shown
             )
+        if isinstance(error, Preempted):
+            print("The sweep ends here; its other trials are not started.")
         if isinstance(error, TrainkitError):
             print(f"Trial {hydra.job.num} failed. {type(error).__name__}: {error}")
         raise

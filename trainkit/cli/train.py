@@ -20,7 +20,9 @@ from trainkit.run_dir import (
     find_run,
     has_identity,
     identity,
+    make_writable,
     new_run_directory,
+    next_number,
     read_status,
 )
 
@@ -131,41 +133,52 @@ def train_in(
 
     Returns:
         What the run is judged by, see :func:`objective`.
+
+    Raises:
+        Preempted: A signal or a limit has ended training; it is saved.
     """
     from trainkit.runner import Runner  # imports torch
-    from trainkit.runner.from_config import arguments
+    from trainkit.runner.from_config import make
+    from trainkit.runner.interrupt import Interrupts
 
-    with _run_directory(cfg, run) as directory:
-        start = cfg.get("load_from") if load_from is None else load_from
-        runner = Runner(**arguments(cfg, work_dir=str(directory), resume=resume, load_from=start))
-        runner.build_training()
-    runner.record_facts = {
-        "identity": [redact_override(text) for text in wanted],
-        "identity_digest": digest(wanted),
-        "overrides": [redact_override(text) for text in overrides],
-        "tags": redact(list(cfg.get("tags") or ())),
-        **facts,
-    }
-    runner.train()
+    with Interrupts() as interrupts:
+        with _run_directory(cfg, run) as directory:
+            start = cfg.get("load_from") if load_from is None else load_from
+            runner = make(Runner, cfg, work_dir=str(directory), resume=resume, load_from=start)
+            runner.interrupts = interrupts
+            runner.build_training()
+        runner.record_facts = {
+            "identity": [redact_override(text) for text in wanted],
+            "identity_digest": digest(wanted),
+            "overrides": [redact_override(text) for text in overrides],
+            "tags": redact(list(cfg.get("tags") or ())),
+            **_numbered(directory, experiment_directory(cfg.get("experiment_name"))),
+            **facts,
+        }
+        runner.train()
     return objective(directory)
+
+
+def _numbered(run: Path, home: Path) -> dict[str, int]:
+    """Return the number of a run that has none yet."""
+    return {} if "number" in read_status(run) else {"number": next_number(home)}
 
 
 @contextlib.contextmanager
 def _run_directory(cfg: Any, run: Path | None) -> Iterator[Path]:
-    """Give the directory of a run; a new one goes again if what is done meanwhile fails."""
-    if run is not None:
-        yield run
-        return
-    home = experiment_directory(cfg.get("experiment_name"))
-    made = [directory for directory in (home, *home.parents) if not directory.exists()]
-    new = new_run_directory(cfg.get("experiment_name"))
+    """Give the directory of a run; what is new goes again if what is done meanwhile fails."""
+    place = experiment_directory(cfg.get("experiment_name")) if run is None else run
+    made = [directory for directory in (place, *place.parents) if not directory.exists()]
+    directory = new_run_directory(cfg.get("experiment_name")) if run is None else run
     try:
-        yield new
+        make_writable(directory)
+        yield directory
     except BaseException:
-        shutil.rmtree(new)
-        for directory in made:
+        if run is None:
+            shutil.rmtree(directory)
+        for empty in made:
             with contextlib.suppress(OSError):  # another run is in it by now
-                directory.rmdir()
+                empty.rmdir()
         raise
 
 
@@ -205,10 +218,7 @@ def _choose_run(cfg: DictConfig, wanted: Sequence[str]) -> tuple[Path | None, st
 def _run_of(resume: str, named: Path | None) -> tuple[Path, str | None, bool]:
     path = Path(resume).expanduser()
     if not os.path.exists(path):  # which takes a name that is too long for one that is not there
-        raise CheckpointError(
-            f"resume is {resume!r}, which does not exist. Expected true, fresh, a run or a "
-            "checkpoint."
-        )
+        path = _checkpoint_of(resume)
     if path.name.startswith("sweep_") and not (path / "status.json").exists():
         raise CheckpointError(
             f"resume is {resume!r}, a sweep; expected one of its runs: resume={resume}/<trial>."
@@ -218,6 +228,19 @@ def _run_of(resume: str, named: Path | None) -> tuple[Path, str | None, bool]:
         return path, None, True
     own = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return named or own, str(path), True
+
+
+def _checkpoint_of(resume: str) -> Path:
+    """Return the checkpoint that is spelt in another way, such as ``<run>/epoch_5.pth``."""
+    from trainkit.checkpoint import locate_checkpoint  # imports torch
+
+    try:
+        return locate_checkpoint(resume)
+    except CheckpointError:
+        raise CheckpointError(
+            f"resume is {resume!r}, which does not exist. Expected true, fresh, a run or a "
+            "checkpoint."
+        ) from None
 
 
 def _is_finished(run: Path, wanted: Sequence[str]) -> bool:

@@ -11,10 +11,12 @@ from trainkit.config.hook_schemas import (
     HookConfig,
     IterTimerHookConfig,
     LoggerHookConfig,
+    NanGuardHookConfig,
     ParamSchedulerHookConfig,
     ProfilerHookConfig,
     RuntimeInfoHookConfig,
     SyncBuffersHookConfig,
+    TimeLimitHookConfig,
     VisualizationHookConfig,
 )
 from trainkit.config.loader import conf_dir
@@ -73,6 +75,7 @@ __all__ = [
     "LinearLRConfig",
     "LoggerHookConfig",
     "MultiStepLRConfig",
+    "NanGuardHookConfig",
     "OneCycleLRConfig",
     "OptimWrapperConfig",
     "ParamSchedulerConfig",
@@ -85,6 +88,7 @@ __all__ = [
     "SGDConfig",
     "StepLRConfig",
     "SyncBuffersHookConfig",
+    "TimeLimitHookConfig",
     "TrainConfig",
     "VisualizationHookConfig",
     "add_conf",

@@ -31,6 +31,7 @@ class CheckpointHookConfig(HookConfig):
     save_begin: int = 0
     out_dir: str | None = None
     published_keys: Any = None
+    async_save: bool = False
     _target_: str = "trainkit.hooks.CheckpointHook"
 
 
@@ -148,3 +149,23 @@ class VisualizationHookConfig(HookConfig):
     max_images: int = 16
     render: Any = None
     _target_: str = "trainkit.hooks.VisualizationHook"
+
+
+@dataclass(kw_only=True)
+class TimeLimitHookConfig(HookConfig):
+    """:class:`trainkit.hooks.TimeLimitHook`."""
+
+    limit: Any
+    _target_: str = "trainkit.hooks.TimeLimitHook"
+
+
+@dataclass(kw_only=True)
+class NanGuardHookConfig(HookConfig):
+    """:class:`trainkit.hooks.NanGuardHook`."""
+
+    policy: Any = "raise"
+    patience: int = 10
+    max_rollbacks: int = 3
+    post_mortems: int = 3
+    post_mortem_mib: float = 64.0
+    _target_: str = "trainkit.hooks.NanGuardHook"

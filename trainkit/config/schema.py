@@ -29,6 +29,7 @@ class TrainConfig:
         test_cfg: Config of the test loop.
         optim_wrapper: :class:`OptimWrapperConfig` or :class:`AmpOptimWrapperConfig`.
         param_scheduler: One scheduler's config, a list, or a mapping by name.
+        runner: ``{"_target_": ...}``: a class derived from Runner, with arguments of its own.
         hooks: Hooks' configs by name, or a list; None in place of a default removes it.
         visualizer: Config of the visualizer.
         env: Device, threads and data workers.
@@ -40,7 +41,9 @@ class TrainConfig:
         tags: Words to find the run by.
         seed: Of every random number; None draws one.
         resume: True, a path, or ``"fresh"``.
+        resume_with: ``"config"`` or ``"checkpoint"``: whose learning rates and the like hold.
         load_from: Weights to start from.
+        load_cfg: ``{"strict": ..., "revise_keys": ..., "key": ...}``: how ``load_from`` is taken.
         log_level: The least level that is logged.
         fast_dev_run: Batches of each split, to see that everything runs; 0: all.
         overfit_batches: Batches to train and validate on; 0: all.
@@ -58,6 +61,7 @@ class TrainConfig:
     test_cfg: Any = NOT_GIVEN
     optim_wrapper: Any = NOT_GIVEN
     param_scheduler: Any = NOT_GIVEN
+    runner: Any = NOT_GIVEN
     hooks: Any = NOT_GIVEN
     visualizer: Any = NOT_GIVEN
     env: Any = NOT_GIVEN
@@ -69,7 +73,9 @@ class TrainConfig:
     tags: list[str] = NOT_GIVEN
     seed: int | None = NOT_GIVEN
     resume: bool | str = NOT_GIVEN
+    resume_with: str = NOT_GIVEN
     load_from: str | None = NOT_GIVEN
+    load_cfg: Any = NOT_GIVEN
     log_level: str | int = NOT_GIVEN
     fast_dev_run: int = NOT_GIVEN
     overfit_batches: int = NOT_GIVEN
@@ -172,6 +178,7 @@ class EpochBasedTrainLoopConfig:
     val_begin: int = 1
     val_interval: int = 1
     dynamic_intervals: Any = None
+    val_before_train: bool = False
     _target_: str = "trainkit.loops.EpochBasedTrainLoop"
 
 
@@ -183,6 +190,7 @@ class IterBasedTrainLoopConfig:
     val_begin: int = 1
     val_interval: int = 1000
     dynamic_intervals: Any = None
+    val_before_train: bool = False
     _target_: str = "trainkit.loops.IterBasedTrainLoop"
 
 

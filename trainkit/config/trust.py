@@ -35,6 +35,8 @@ _ALLOWED = (
     *("trainkit.log_processor", "trainkit.loops", "trainkit.model", "trainkit.optim_wrapper"),
     *("trainkit.param_scheduler", "trainkit.visualizer", "trainkit.env.setup_env"),
     *("torch.nn", "torch.optim", "torch.utils.data"),
+    # Of the rest of torchmetrics, some load models by name or path.
+    *("torchmetrics.classification", "torchmetrics.regression"),
 )
 _EXCEPT = ("torch.utils.data.datapipes",)  # they open the files and addresses that they are given
 # Of all that, classes; and of functions those that conf/ names.
@@ -58,7 +60,7 @@ _RESOLVERS = frozenset(
 )
 # Arguments of trainkit's classes that say where to write: seen from the working directory, and from
 # the run's. The others that do (filename, json_trace_path) take no directory.
-_PLACES, _PLACES_INSIDE = ("out_dir",), ("subdir",)
+_PLACES, _PLACES_INSIDE = ("out_dir",), ("out_file_path", "subdir")
 _MAX_DEPTH = 100
 _MAX_CREATED = 10_000  # containers that interpolations may create
 
@@ -200,7 +202,9 @@ class _Review:
                 "that torch.compile runs"
             )
         key = path[-1] if path else None
-        if key in _PLACES or (key in _PLACES_INSIDE and _leads_out(text)):
+        # By position, any argument may be one of those.
+        inside = key in _PLACES_INSIDE or "_args_" in path
+        if key in _PLACES or (inside and _leads_out(text)):
             self.refused[path] = (
                 f"is {text!r}, a place outside the new run; if you want it, give it on the command "
                 "line"
@@ -357,7 +361,8 @@ def _resolvers(trust: Sequence[str]) -> frozenset[str]:
 
 def _leads_out(text: str) -> bool:
     """Whether a path leads out of the directory that it is seen from."""
-    return PurePath(text).is_absolute() or ".." in PurePath(text).parts
+    path = PurePath(text)
+    return path.is_absolute() or ".." in path.parts or text.startswith("~")
 
 
 def _is_public(name: str) -> bool:

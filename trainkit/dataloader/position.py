@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from trainkit.dataloader.loader import SeededLoader, is_stateful
+from trainkit.dataloader.watch import watched
 from trainkit.seed import isolated_rng
 
 
@@ -25,26 +27,88 @@ def num_batches(dataloader: Any) -> int | None:
 
 
 def set_epoch(dataloader: Any, epoch: int) -> None:
-    """Tell the loader's sampler and batch sampler, if they ask, which epoch comes next."""
-    for sampler in (getattr(dataloader, "batch_sampler", None), data_sampler(dataloader)):
-        announce = getattr(sampler, "set_epoch", None)
+    """Tell the loader, its sampler and batch sampler, if they ask, which epoch comes next."""
+    batch_sampler = getattr(dataloader, "batch_sampler", None)
+    for part in (dataloader, batch_sampler, data_sampler(dataloader)):
+        announce = getattr(part, "set_epoch", None)
         if announce is not None:
             announce(epoch)
 
 
-def batches_from(dataloader: Iterable[Any], start: int) -> Iterator[Any]:
-    """Iterate over a loader from batch ``start`` on.
+def batches_from(
+    dataloader: Iterable[Any], start: int = 0, *, epoch: int = 0, stop: int | None = None
+) -> Iterator[Any]:
+    """Iterate over a pass of a loader from batch ``start`` on.
 
-    A sampler with ``skip`` leaves the samples before unread; with any other they are read and
-    dropped.
+    A :class:`SeededLoader` leaves the samples before it unread, a loader with a state of its own
+    goes on where that was taken, and of any other the batches before it are read and dropped.
+
+    Args:
+        dataloader: What gives the batches.
+        start: The first batch to give.
+        epoch: Which pass it is.
+        stop: The batch to stop before; None: the loader ends by itself.
     """
-    if start == 0:
-        return iter(dataloader)
-    sampler, batch_size = data_sampler(dataloader), getattr(dataloader, "batch_size", None)
-    skips = hasattr(sampler, "skip") and isinstance(batch_size, int)
-    if skips:
-        sampler.skip(start * (batch_size or 0))
-    # Making the iterator draws a number, which the run that was stopped had drawn already.
-    with isolated_rng():
-        batches = iter(dataloader)
-    return batches if skips else itertools.islice(batches, start, None)
+    stateful = is_stateful(dataloader)
+    if isinstance(dataloader, SeededLoader):
+        # A loader that is asked to leave a whole pass out is not to begin it.
+        batches = dataloader.read(epoch, start) if stop is None or start < stop else iter(())
+    elif start == 0:
+        batches = watched(dataloader)
+    else:
+        # Making the iterator draws a number, which the run that was stopped had drawn already.
+        with isolated_rng():
+            batches = watched(dataloader)
+        batches = batches if stateful else itertools.islice(batches, start, None)
+    if stop is None or (stateful and not isinstance(dataloader, SeededLoader)):
+        return batches  # what keeps its state must come to its own end
+    return itertools.islice(batches, max(stop - start, 0))
+
+
+def place_of(dataloader: Any, batch: int) -> dict[str, Any] | None:
+    """Return where a loader stands, for a checkpoint; None if it does not tell.
+
+    Args:
+        dataloader: The loader.
+        batch: Batches of this epoch that were trained on; 0 between two epochs.
+    """
+    if not is_stateful(dataloader):
+        return None
+    place = dict(dataloader.state_dict())
+    # Whoever else iterated over the loader meanwhile moved its own count.
+    return {**place, "batch": batch} if isinstance(dataloader, SeededLoader) and batch else place
+
+
+def go_to(
+    dataloader: Any, place: Mapping[str, Any] | None, batch: int, warn: Callable[[str], None]
+) -> int:
+    """Bring a loader to where an earlier run left it; return the batch to start from.
+
+    Args:
+        dataloader: The loader.
+        place: What :func:`place_of` returned for that run's loader.
+        batch: Batches of the epoch that it had trained on.
+        warn: Takes what cannot be brought back, in words.
+    """
+    ours = isinstance(dataloader, SeededLoader)
+    if place is not None and is_stateful(dataloader):
+        if ("global_batch" in place) == ours:
+            dataloader.load_state_dict(place)
+        else:
+            place = None
+            warn(
+                "The training data are loaded by another kind of loader than when the checkpoint "
+                "was written, so their place in it is not known: "
+                f"{f'batch {batch} of the epoch is next' if ours else 'they begin again'}."
+            )
+    if not ours or batch == 0:
+        return batch
+    if dataloader.begins_again:
+        warn(
+            f"The run was stopped after batch {batch} of an epoch, and its data, an iterable "
+            f"{type(dataloader.dataset).__name__}, cannot be read from there: the epoch's data "
+            "begin again. To go on exactly, load it by a DataLoader with state_dict() and "
+            "load_state_dict(), such as torchdata's StatefulDataLoader, or give the dataset these "
+            "two and num_workers=0."
+        )
+    return batch if place is None else dataloader.batch

@@ -37,7 +37,6 @@ class DefaultSampler(Sampler[int]):
         self.dataset, self.shuffle, self.round_up = dataset, shuffle, round_up
         self.seed = 0 if seed is None else seed
         self.epoch = 0
-        self.skipped = 0
 
     def __iter__(self) -> Iterator[int]:
         size = len(self.dataset)
@@ -49,8 +48,7 @@ class DefaultSampler(Sampler[int]):
         if self.round_up:
             total = math.ceil(size / self.world_size) * self.world_size
             indices = list(itertools.islice(itertools.cycle(indices), total))
-        start, self.skipped = self.skipped, 0
-        return iter(indices[self.rank :: self.world_size][start:])
+        return iter(indices[self.rank :: self.world_size])
 
     def __len__(self) -> int:
         """Return this rank's number of samples in a whole epoch."""
@@ -62,10 +60,6 @@ class DefaultSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass."""
         self.epoch = epoch
-
-    def skip(self, samples: int) -> None:
-        """Begin the next pass, and only that, after this rank's first ``samples`` samples."""
-        self.skipped = samples
 
 
 class InfiniteSampler(Sampler[int]):
@@ -85,22 +79,24 @@ class InfiniteSampler(Sampler[int]):
         self.rank, self.world_size = get_rank(), get_world_size()
         self.dataset, self.shuffle = dataset, shuffle
         self.seed = 0 if seed is None else seed
-        self.skipped = 0
         # One stream for the sampler's life: a new iterator goes on where the last one was left, as
         # in MMEngine.
-        self._stream = itertools.islice(self._indices(), self.rank, None, self.world_size)
+        self.seek(0)
 
-    def _indices(self) -> Iterator[int]:
+    def _indices(self, drawn: int) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed)
         size = len(self.dataset)
+        if self.shuffle:
+            for _ in range(drawn // size):
+                torch.randperm(size, generator=generator)
+        start = drawn % size
         while True:
-            yield from (
-                torch.randperm(size, generator=generator).tolist() if self.shuffle else range(size)
-            )
+            order = torch.randperm(size, generator=generator).tolist() if self.shuffle else None
+            yield from range(start, size) if order is None else order[start:]
+            start = 0
 
     def __iter__(self) -> Iterator[int]:
-        start, self.skipped = self.skipped, 0
-        return itertools.islice(self._stream, start, None)
+        return itertools.islice(self._stream, 0, None)
 
     def __len__(self) -> int:
         """Return the dataset's length, which is what an epoch is measured by."""
@@ -109,6 +105,6 @@ class InfiniteSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: the stream has no epochs."""
 
-    def skip(self, samples: int) -> None:
-        """Drop this rank's next ``samples`` samples without reading them."""
-        self.skipped = samples
+    def seek(self, drawn: int) -> None:
+        """Go to where all ranks together have drawn ``drawn`` samples; none is read."""
+        self._stream = itertools.islice(self._indices(drawn), self.rank, None, self.world_size)

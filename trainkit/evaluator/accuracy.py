@@ -24,7 +24,7 @@ class Accuracy(BaseMetric):
     names = ("accuracy",)
 
     def __init__(self, label_key: str = "labels", prefix: str | None = None) -> None:
-        super().__init__(prefix)
+        super().__init__(prefix=prefix)
         self.label_key = label_key
 
     def process(self, data_batch: Any, data_samples: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from trainkit.dataloader import pseudo_collate
 from trainkit.errors import ConfigError
 from trainkit.evaluator.metric import BaseMetric
 
@@ -43,10 +45,18 @@ class Evaluator:
         for metric in self.metrics:
             metric.dataset_meta = meta
 
-    def reset(self) -> None:
-        """Drop what an evaluation that was interrupted has collected."""
+    def begin(self, dataset_meta: Any, set_name: str | None, work_dir: Path | None) -> None:
+        """Start anew, dropping what an evaluation that was interrupted has collected.
+
+        Args:
+            dataset_meta: The dataset's metainfo.
+            set_name: Of the named set, where there are several.
+            work_dir: The run's directory.
+        """
+        self.dataset_meta = dataset_meta
         for metric in self.metrics:
-            metric.results.clear()
+            metric.set_name, metric.work_dir = set_name, work_dir
+            metric.reset()
 
     def process(self, data_samples: Any, data_batch: Any = None) -> None:
         """Give one batch and the model's predictions for it to every metric."""
@@ -72,3 +82,37 @@ class Evaluator:
                     )
                 metrics[name] = value
         return metrics
+
+    def offline_evaluate(
+        self, data_samples: Sequence[Any], data: Sequence[Any] | None = None, chunk_size: int = 1
+    ) -> dict[str, Any]:
+        """Return the numbers of predictions that are there already, as :class:`DumpResults` keeps.
+
+        Args:
+            data_samples: The predictions: a list with an entry for each sample, or a tensor with a
+                row for each.
+            data: The samples that were predicted, such as the dataset; None where no metric needs
+                them. They are collated without stacking (:func:`pseudo_collate`).
+            chunk_size: Samples that a metric gets at a time.
+
+        Raises:
+            ConfigError: There are more samples than predictions, or fewer.
+        """
+        if type(chunk_size) is not int or chunk_size < 1:
+            raise ConfigError(f"chunk_size is {chunk_size!r}; expected at least 1.")
+        size = len(data_samples)
+        if data is not None and len(data) != size:
+            raise ConfigError(
+                f"offline_evaluate got {size} predictions for {len(data)} samples; expected as "
+                "many of both."
+            )
+        for metric in self.metrics:
+            metric.reset()
+        for chunk in _chunks(size, chunk_size):
+            batch = None if data is None else pseudo_collate([data[index] for index in chunk])
+            self.process(data_samples[chunk.start : chunk.stop], batch)
+        return self.evaluate(size)
+
+
+def _chunks(size: int, chunk_size: int) -> Iterator[range]:
+    return (range(k, min(k + chunk_size, size)) for k in range(0, size, chunk_size))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 
-from trainkit.dist import all_gather_object, broadcast_object, is_distributed, is_main_process
+from trainkit.dist import all_gather_object, broadcast_object, is_main_process
 from trainkit.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -18,10 +19,16 @@ class BaseMetric(ABC):
     """Base of all metrics.
 
     ``process`` appends to ``self.results`` whatever ``compute_metrics`` needs: an entry for each
-    sample, or one for a batch. Entries of all ranks arrive in rank order; none is dropped.
+    sample, or one for a batch. Entries of all ranks arrive on the CPU, in rank order; none is
+    dropped.
 
     Args:
-        prefix: Put before the names, as ``prefix/name``; None takes the class's ``default_prefix``.
+        collect_device: As in MMEngine, whose metrics pass it on. Entries of other ranks come
+            through the process group, which decides for itself what it uses; the numbers are the
+            same.
+        prefix: Put before the names, as ``prefix/name``; None takes the class's ``default_prefix``,
+            ``""`` none.
+        collect_dir: Must be None: no directory is needed to bring entries together.
     """
 
     default_prefix: ClassVar[str | None] = None
@@ -29,10 +36,27 @@ class BaseMetric(ABC):
     # before a run begins.
     names: ClassVar[tuple[str, ...] | None] = None
 
-    def __init__(self, prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        collect_device: Literal["cpu", "gpu"] = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        if collect_device not in ("cpu", "gpu"):
+            raise ConfigError(
+                f"collect_device is {collect_device!r}; expected 'cpu' or 'gpu'. A prefix is given "
+                "by name: prefix=..."
+            )
+        if collect_dir is not None:
+            raise ConfigError(
+                f"collect_dir is {collect_dir!r}, but ranks exchange their entries through the "
+                "process group and need no directory. Remove it."
+            )
         self.prefix = self.default_prefix if prefix is None else prefix
         self.results: list[Any] = []
         self.dataset_meta: dict[str, Any] | None = None  # the dataset's metainfo, set by the loop
+        self.set_name: str | None = None  # of the named set in work, set by the loop
+        self.work_dir: Path | None = None  # the run's directory, set by the loop
 
     @abstractmethod
     def process(self, data_batch: Any, data_samples: Any) -> None:
@@ -60,38 +84,55 @@ class BaseMetric(ABC):
         prefix = cls.default_prefix if prefix is None else prefix
         return tuple(f"{prefix}/{name}" if prefix else name for name in cls.names)
 
+    def reset(self) -> None:
+        """Drop what an evaluation that was interrupted has collected."""
+        self.results.clear()
+
     def evaluate(self, size: int) -> dict[str, Any]:
         """Compute, on rank 0, from the entries of all ranks; every rank gets the numbers.
 
         Args:
             size: Samples of the dataset.
         """
-        if not self.results:
-            logger.warning(
-                "%s has no results of %d samples. Does process() append to self.results?",
-                self._name,
-                size,
-            )
-        gathered = all_gather_object(_to_cpu(self.results)) if is_distributed() else [self.results]
+        gathered = all_gather_object(_to_cpu(self.results))
         self.results = []
         metrics = None
         if is_main_process():
-            metrics = self.compute_metrics([entry for entries in gathered for entry in entries])
-            if not isinstance(metrics, dict):
-                raise TypeError(
-                    f"{self._name}.compute_metrics gave a {type(metrics).__name__}; expected a "
-                    "dict."
-                )
-            metrics = {self._prefixed(name): _plain(value) for name, value in metrics.items()}
-        shared: dict[str, Any] = broadcast_object(metrics)
-        return shared
+            results = [entry for entries in gathered for entry in entries]
+            if not results:
+                self._warn_of_nothing(size)
+            try:
+                metrics = self._named(self.compute_metrics(results))
+            except Exception as error:
+                # Else the other ranks would wait for ever.
+                broadcast_object((None, f"{type(error).__name__}: {error}"))
+                raise
+        shared: tuple[dict[str, Any] | None, str] = broadcast_object((metrics, ""))
+        if shared[0] is None:
+            raise RuntimeError(f"Rank 0 could not compute {self._name}: {shared[1]}")
+        return shared[0]
 
     @property
     def _name(self) -> str:
         return type(self).__name__
 
-    def _prefixed(self, name: str) -> str:
-        return f"{self.prefix}/{name}" if self.prefix else name
+    def _warn_of_nothing(self, size: int) -> None:
+        logger.warning(
+            "%s has no results of %d samples. Does process() append to self.results?",
+            self._name,
+            size,
+        )
+
+    def _named(self, metrics: Any) -> dict[str, Any]:
+        """Return the numbers of ``compute_metrics`` under their full names, as plain values."""
+        if not isinstance(metrics, dict):
+            raise TypeError(
+                f"{self._name}.compute_metrics gave a {type(metrics).__name__}; expected a dict."
+            )
+        return {
+            f"{self.prefix}/{name}" if self.prefix else name: _plain(value)
+            for name, value in metrics.items()
+        }
 
 
 def label_of(data_batch: Any, key: str) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainkit.checkpoint import remove_checkpoint
-from trainkit.dist import barrier, is_main_process
+from trainkit.checkpoint import flush_directory, remove_checkpoint, superfluous
+from trainkit.dist import barrier, broadcast_object, is_main_process
 from trainkit.errors import CheckpointError, ConfigError, did_you_mean
 from trainkit.evaluator import infer_rule, is_better
 from trainkit.hook import Hook
@@ -36,7 +36,7 @@ class CheckpointHook(Hook):
         save_optimizer: Save what resuming needs of the optimizer.
         save_param_scheduler: Save what resuming needs of the schedulers.
         max_keep_ckpts: Periodic checkpoints that are kept; -1: all. An old one goes once a newer
-            one is complete.
+            one is complete; the newest whose weights are finite stays beside them.
         save_last: Save at the end, also when training is stopped early.
         save_best: A metric, several, ``"auto"`` for the first one of the evaluator, or None.
         rule: ``"greater"`` or ``"less"`` for all metrics, or a list for each; None: by the metric's
@@ -49,6 +49,8 @@ class CheckpointHook(Hook):
             to which the run's ``checkpoints`` is then a link.
         published_keys: Entries of a checkpoint, such as ``state_dict`` and ``meta``, that are
             written to one file ``<checkpoint>-<hash>.pth`` at the end, of the last and the best.
+        async_save: Copy what is to be saved, and write it while training goes on. The copy stays in
+            memory, for the next one.
     """
 
     priority = "VERY_LOW"
@@ -70,6 +72,7 @@ class CheckpointHook(Hook):
         save_begin: int = 0,
         out_dir: str | Path | None = None,
         published_keys: str | Sequence[str] | None = None,
+        async_save: bool = False,
     ) -> None:
         if save_begin < 0:
             raise ConfigError(f"hooks.checkpoint.save_begin is {save_begin}; expected 0 or more.")
@@ -94,6 +97,7 @@ class CheckpointHook(Hook):
         self.greater_keys, self.less_keys = greater_keys, less_keys
         self.out_dir = None if out_dir is None else Path(out_dir).expanduser().absolute()
         self.published_keys = _published(published_keys)
+        self.async_save = async_save
         self.saved: list[str] = []  # periodic checkpoints, oldest first
         self.best: dict[str, dict[str, Any]] = {}  # metric: {"value": ..., "checkpoint": ...}
 
@@ -152,15 +156,23 @@ class CheckpointHook(Hook):
                 )
 
     def after_train(self, runner: Runner) -> None:
-        """Save where training stopped before its end."""
+        """Save where training stopped before its end; wait for what is being written."""
         name = self._name(runner)
-        stands = name in self.saved and (runner.checkpoint_dir / name).exists()
-        if self.save_last and not stands:
+        if self.save_last and not (self._stands(runner, name) and name in self.saved):
             self._save(runner)
+        runner.checkpoint_writer.settle(wait=True)
         if self.published_keys and is_main_process():
             best = [best["checkpoint"] for best in self.best.values()]
             for name in [*([self._name(runner)] if self.save_last else []), *best]:
                 self._publish(runner, runner.checkpoint_dir / name)
+
+    def save_here(self, runner: Runner) -> Path:
+        """Save where training stands, unless that is done, so that it can go on; return where."""
+        name = self._name(runner)
+        whole = self.save_optimizer and self.save_param_scheduler
+        if not (self._stands(runner, name) and whole):
+            self._save(runner, whole=True)
+        return runner.checkpoint_dir / name
 
     def state_dict(self) -> dict[str, Any]:
         """Return which checkpoints there are and which is best."""
@@ -204,26 +216,40 @@ class CheckpointHook(Hook):
         kind = "epoch" if whole_epoch else "iter"
         return (self.filename_tmpl or f"{kind}_{{}}").format(progress[kind])
 
-    def _save(self, runner: Runner) -> None:
+    def _save(self, runner: Runner, whole: bool = False) -> None:
         name = self._name(runner)
-        self.saved = [*(other for other in self.saved if other != name), name]
-        self._write(runner, name)
-        runner.record_progress(checkpoint=name)
-        self._prune(runner)
+        runner.checkpoint_writer.settle(wait=True)  # which prunes
 
-    def _write(self, runner: Runner, name: str) -> None:
+        def then() -> None:
+            runner.record_progress(checkpoint=name)
+            self._prune(runner)
+
+        self.saved = [*(other for other in self.saved if other != name), name]
+        self._write(runner, name, then, whole)
+
+    def _write(
+        self, runner: Runner, name: str, then: Callable[[], None], whole: bool = False
+    ) -> None:
         runner.save_checkpoint(
             runner.checkpoint_dir,
             name,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
+            save_optimizer=whole or self.save_optimizer,
+            save_param_scheduler=whole or self.save_param_scheduler,
+            background=self.async_save and not whole,
+            then=then,
         )
 
+    def _stands(self, runner: Runner, name: str) -> bool:
+        """Whether rank 0 has written that checkpoint; all ranks call."""
+        runner.checkpoint_writer.settle(wait=True)
+        return bool(broadcast_object((runner.checkpoint_dir / name).exists()))
+
     def _prune(self, runner: Runner) -> None:
-        if self.max_keep_ckpts > 0:
-            for name in self.saved[: -self.max_keep_ckpts]:
-                self._remove(runner, name)
-            self.saved = self.saved[-self.max_keep_ckpts :]
+        if self.max_keep_ckpts > 0 and is_main_process():
+            there = [runner.checkpoint_dir / name for name in self.saved]
+            for path in superfluous(there, self.max_keep_ckpts):
+                remove_checkpoint(path)
+            self.saved = [path.name for path in there if path.exists()]
 
     def _remove(self, runner: Runner, name: str) -> None:
         path = runner.checkpoint_dir / name
@@ -258,13 +284,20 @@ class CheckpointHook(Hook):
             rule, float(value), None if before is None else before["value"]
         ):
             return
+        self._save_best(runner, metric, float(value))
+
+    def _save_best(self, runner: Runner, metric: str, value: float) -> None:
         name = f"best_{_file_name(metric)}_{self._name(runner)}"
-        self.best[metric] = {"value": float(value), "checkpoint": name}
-        self._write(runner, name)
-        if before is not None and before["checkpoint"] != name:
-            self._remove(runner, before["checkpoint"])
-        runner.record_progress(best=self.best)
-        runner.logger.info("Best %s so far: %.4f, in %s", metric, value, name)
+        before = self.best.get(metric, {}).get("checkpoint", name)
+
+        def then() -> None:
+            if before != name:
+                self._remove(runner, before)
+            runner.record_progress(best=self.best)
+            runner.logger.info("Best %s so far: %.4f, in %s", metric, value, name)
+
+        self.best[metric] = {"value": value, "checkpoint": name}
+        self._write(runner, name, then)
 
 
 def _check_template(template: str | None) -> None:
@@ -275,11 +308,11 @@ def _check_template(template: str | None) -> None:
         names = ["", ""]
     for name in names:
         is_name = name.isprintable() and "/" not in name and len(name.encode()) <= _MAX_NAME
-        if names[0] == names[1] or not is_name or name.startswith(("best_", ".")):
+        if names[0] == names[1] or not is_name or name.startswith(("best_", "failed_", ".")):
             raise ConfigError(
                 f"hooks.checkpoint.filename_tmpl is {template!r}; expected one file name of at "
                 f"most {_MAX_NAME} bytes with {{}} where the number goes, that begins neither with "
-                "'best_' nor with a dot."
+                "'best_' or 'failed_' nor with a dot."
             )
 
 
@@ -331,3 +364,4 @@ def _link(runner: Runner, out_dir: Path) -> None:
         )
     else:
         link.symlink_to(make_unique(out_dir, runner.work_dir.name))
+        flush_directory(link.parent)

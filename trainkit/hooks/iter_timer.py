@@ -17,7 +17,7 @@ class IterTimerHook(Hook):
 
     ``time`` runs from the end of one iteration to the end of the next; ``data_time`` is the part of
     it spent waiting for the batch. ``eta`` is the mean time since the start, or the resume, for
-    what remains.
+    what remains. None of them goes into checkpoints: the next process may be on another machine.
     """
 
     priority = "NORMAL"
@@ -50,7 +50,8 @@ class IterTimerHook(Hook):
     def _before_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = "train"
     ) -> None:
-        runner.message_hub.update_scalar(f"{mode}/data_time", time.perf_counter() - self._last)
+        waited = time.perf_counter() - self._last
+        runner.message_hub.update_scalar(f"{mode}/data_time", waited, resumed=False)
 
     def _after_iter(
         self,
@@ -62,7 +63,7 @@ class IterTimerHook(Hook):
     ) -> None:
         now = time.perf_counter()
         elapsed, self._last = now - self._last, now
-        runner.message_hub.update_scalar(f"{mode}/time", elapsed)
+        runner.message_hub.update_scalar(f"{mode}/time", elapsed, resumed=False)
         self._total += elapsed
         self._count += 1
         eta = self._total / self._count * self._remaining(runner, batch_idx, mode)

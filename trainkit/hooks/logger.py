@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from trainkit.config.build import is_config, to_plain
 from trainkit.dataloader import num_batches
 from trainkit.dist import is_main_process
 from trainkit.errors import ConfigError
+from trainkit.evaluator import infer_rule, is_better
 from trainkit.hook import Hook
+from trainkit.hooks.runtime_info import as_number
 from trainkit.log import LIVE
-from trainkit.run_dir import unused
+from trainkit.run_dir import read_status, unused
 
 if TYPE_CHECKING:
     from trainkit.runner import Runner
+
+# Keys at the top of a config that do not say how the model is trained.
+_NO_HPARAMS = frozenset(
+    {"work_dir", "resume", "load_from", "log_level", "log_processor", "visualizer", "env", "trust"}
+    | {"experiment_name", "tags", "val_cfg", "test_cfg", "launcher"}
+)
+_LONGEST_HPARAM = 64  # characters of a text
 
 
 class LoggerHook(Hook):
     """Log every ``interval`` iterations, and the metrics of each validation and test.
 
+    At the end of training the backends get the config's plain values with the best metrics, once.
+
     Args:
         interval: Iterations between lines.
         ignore_last: Leave out the rest of an epoch that is shorter than ``interval``.
         interval_exp_name: Iterations between repeats of the experiment's name.
-        log_metric_by_epoch: Give metrics of a validation to the backends by epoch instead of by
-            iteration.
+        log_metric_by_epoch: Give metrics of a validation to the backends with the epoch as their
+            ``step``, instead of the iteration. Curves have an ``x_axis`` of their own.
     """
 
     priority = "BELOW_NORMAL"
@@ -44,7 +56,12 @@ class LoggerHook(Hook):
                 )
         self.interval, self.ignore_last = interval, ignore_last
         self.interval_exp_name, self.log_metric_by_epoch = interval_exp_name, log_metric_by_epoch
+        self.best: dict[str, float] = {}  # of each metric of the validation; or the last, see below
         self._evaluated = 1  # batches of the evaluation so far
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse windows that this run cannot have."""
+        runner.log_processor.check(runner.by_epoch)
 
     def after_train_iter(
         self,
@@ -84,18 +101,56 @@ class LoggerHook(Hook):
         runner.logger.info(line)
         by_epoch = self.log_metric_by_epoch and runner.by_epoch
         runner.visualizer.add_scalars(tag, step=runner.epoch if by_epoch else runner.iter)
+        self._keep_best(metrics or {})
 
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
-        """Log the metrics, and write them to ``test_<time>.json`` in the run's directory."""
+        """Log the metrics, and write them to ``test_<time>.json`` in the run's directory.
+
+        The backends of a runner that has trained get them too, always as ``test/<metric>``: they
+        are no points of the validation's curve.
+        """
         tag, line = runner.log_processor.get_log_after_epoch(
             runner, self._evaluated, "test", metrics
         )
         runner.logger.info(line)
-        runner.visualizer.add_scalars(tag, step=runner.iter)
+        counters = ("epoch", "iter", "samples")
+        named = {
+            k if k in counters else f"test/{k.removeprefix('test/')}": v for k, v in tag.items()
+        }
+        runner.visualizer.add_scalars(named, step=runner.iter)
         if is_main_process():
-            text = json.dumps(dict(metrics or {}), indent=1, default=str)
+            text = json.dumps(dict(metrics or {}), indent=1, default=_as_json)
             path = unused(runner.work_dir / f"test_{runner.timestamp}.json")
             path.write_text(f"{text}\n", encoding="utf-8")
+
+    def after_run(self, runner: Runner) -> None:
+        """Give the backends the config's values and the best metrics, if this was a training."""
+        if runner.is_training and runner.visualizer.is_open:
+            kept = read_status(runner.work_dir).get("best") or {}
+            best = self.best | {name: float(entry["value"]) for name, entry in kept.items()}
+            runner.visualizer.add_hparams(_hparams(runner), best, step=runner.iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best metrics."""
+        return {"best": dict(self.best)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take the best metrics."""
+        self.best = dict(state_dict.get("best", {}))
+
+    def _keep_best(self, metrics: Mapping[str, Any]) -> None:
+        """Keep the best of each metric; of one whose name tells no rule, the last."""
+        for name, value in metrics.items():
+            number = as_number(value)
+            if number is None:
+                continue
+            try:
+                rule = infer_rule(name)
+            except ConfigError:
+                self.best[name] = float(number)
+                continue
+            if is_better(rule, number, self.best.get(name)):
+                self.best[name] = float(number)
 
     def _log_evaluation(self, runner: Runner, batch_idx: int, mode: str) -> None:
         self._evaluated = batch_idx + 1
@@ -114,3 +169,32 @@ class LoggerHook(Hook):
             return batch_idx + self.interval >= batches
         tenth = self.every_n_train_iters(runner, 10 * self.interval)
         return tenth or runner.iter + self.interval >= runner.max_iters
+
+
+def _hparams(runner: Runner) -> dict[str, int | float | bool | str]:
+    """Return the plain values of the config that say how the model is trained, by their paths."""
+    if not is_config(runner.cfg):
+        return {}
+    try:
+        cfg = to_plain(runner.cfg, "config")
+    except ConfigError:  # a record that does not resolve is no reason to fail at the very end
+        return {}
+    shown = runner.redactor.config({k: v for k, v in cfg.items() if k not in _NO_HPARAMS})
+    return dict(_flat(shown, ""))
+
+
+def _flat(node: Any, path: str) -> Iterator[tuple[str, int | float | bool | str]]:
+    """Yield the plain values of a config by their paths."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, str):
+        if len(node) <= _LONGEST_HPARAM:
+            yield path, node
+    elif isinstance(node, int | float):
+        yield path, node
+
+
+def _as_json(value: Any) -> Any:
+    """Return a metric that JSON does not know as lists and numbers, else as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from trainkit.checkpoint import read_checkpoint
+from trainkit.checkpoint import flush_directory, read_checkpoint
 from trainkit.errors import CheckpointError
 
 
@@ -28,10 +28,15 @@ def publish(checkpoint: Path, keys: Sequence[str]) -> Path:
     whole = read_checkpoint(checkpoint)
     temporary = checkpoint.with_name(f".tmp-{checkpoint.name}-{os.getpid()}.pth")
     try:
-        torch.save({key: whole[key] for key in keys if key in whole}, temporary)
+        # A file object, as torch hides the reason where it opens the file itself.
+        with temporary.open("wb") as file:
+            torch.save({key: whole[key] for key in keys if key in whole}, file)
+            file.flush()
+            os.fsync(file.fileno())
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
         path = checkpoint.with_name(f"{checkpoint.name}-{digest[:8]}.pth")
         temporary.replace(path)
+        flush_directory(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save: RuntimeError on a full disk
         temporary.unlink(missing_ok=True)
         raise CheckpointError(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from trainkit.dataloader import InfiniteSampler, data_sampler, num_batches
 from trainkit.hook import Hook
 
 if TYPE_CHECKING:
@@ -16,18 +19,43 @@ class RuntimeInfoHook(Hook):
 
     priority = "VERY_HIGH"
 
+    def __init__(self) -> None:
+        # Samples of a batch, batches of a pass, samples of its last; None where the loader does not
+        # tell.
+        self._sizes: tuple[int, int, int] | None = None
+
     def before_run(self, runner: Runner) -> None:
         """Publish what stays the same."""
+        from trainkit import __version__
+
         self._inform(runner, seed=runner.seed, experiment_name=runner.experiment_name)
+        self._inform(runner, cfg=runner.config_text, trainkit_version=__version__)
 
     def before_train(self, runner: Runner) -> None:
         """Publish where the run stands and how far it goes."""
         self._inform(runner, loop_stage="train", epoch=runner.epoch, iter=runner.iter)
         self._inform(runner, max_epochs=runner.max_epochs, max_iters=runner.max_iters)
+        dataset = getattr(runner.train_dataloader, "dataset", None)
+        self._inform(runner, dataset_meta=getattr(dataset, "metainfo", None))
+        self._sizes = _batch_sizes(runner.train_dataloader)
+        for name in runner.optim_wrapper.grad_norm_names:  # the next update may be lines away
+            runner.message_hub.recall(f"train/{name}")
+        if runner.iter == 0:
+            runner.message_hub.update_info("samples", 0)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Publish the epoch."""
         self._inform(runner, epoch=runner.epoch)
+        # In an iteration run this point comes once, also where a resume comes into a later pass.
+        runner.message_hub.begin_epoch("train", runner.epoch if runner.by_epoch else 0)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begin the window of the evaluation."""
+        runner.message_hub.begin_epoch("val")
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Begin the window of the evaluation."""
+        runner.message_hub.begin_epoch("test")
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Publish the iteration and the learning rate that it will use."""
@@ -47,6 +75,7 @@ class RuntimeInfoHook(Hook):
             runner.message_hub.update_scalar(f"train/{name}", value)
         for name, norm in runner.optim_wrapper.get_grad_norm().items():
             runner.message_hub.update_scalar(f"train/{name}", norm)
+        self._count_samples(runner, batch_idx)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Record how far the run is."""
@@ -59,7 +88,8 @@ class RuntimeInfoHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Publish and record the metrics."""
         self._publish(runner, "val", metrics)
-        runner.record_progress(metrics=_numbers(metrics))
+        found = {name: as_number(value) for name, value in (metrics or {}).items()}
+        runner.record_progress(metrics={k: v for k, v in found.items() if v is not None})
 
     def after_val(self, runner: Runner) -> None:
         """Publish the stage."""
@@ -74,18 +104,54 @@ class RuntimeInfoHook(Hook):
         self._publish(runner, "test", metrics)
 
     def _inform(self, runner: Runner, **facts: Any) -> None:
-        for key, value in facts.items():
-            runner.message_hub.update_info(key, value, resumed=False)
+        runner.message_hub.update_info_dict(facts, resumed=False)
 
     def _publish(self, runner: Runner, mode: str, metrics: Mapping[str, Any] | None) -> None:
         for name, value in (metrics or {}).items():
-            if isinstance(value, int | float):
-                runner.message_hub.update_scalar(f"{mode}/{name}", value)
-            else:
+            number = as_number(value)
+            if number is None:
                 runner.message_hub.update_info(f"{mode}/{name}", value, resumed=False)
+            else:
+                runner.message_hub.update_scalar(f"{mode}/{name}", number)
+
+    def _count_samples(self, runner: Runner, batch_idx: int) -> None:
+        """Add the samples of this iteration on all ranks, where they are known."""
+        seen = runner.message_hub.get_info("samples")
+        size = self._batch_size(runner, batch_idx)
+        known = None if seen is None or size is None else seen + size * runner.world_size
+        runner.message_hub.update_info("samples", known)
+
+    def _batch_size(self, runner: Runner, batch_idx: int) -> int | None:
+        if self._sizes is None:
+            return None
+        size, batches, last = self._sizes
+        if last == size:
+            return size
+        place = batch_idx + 1
+        if not runner.by_epoch:
+            place = runner.train_loop.state_dict().get("batch")
+        if place is None:
+            return None
+        return last if place == batches else size
 
 
-def _numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
-    return {
-        name: value for name, value in (metrics or {}).items() if isinstance(value, int | float)
-    }
+def as_number(value: Any) -> float | int | None:
+    """Return a metric as a number of Python's, if it is one number; else None."""
+    if isinstance(value, torch.Tensor) or type(value).__module__ == "numpy":
+        single = getattr(value, "ndim", 1) == 0
+        value = value.item() if single else None
+    return value if isinstance(value, int | float) else None
+
+
+def _batch_sizes(dataloader: Any) -> tuple[int, int, int] | None:
+    """Return the samples of a batch, the batches of a pass, and the samples of its last batch.
+
+    None where a loader does not tell: a stream, or one whose batch sampler makes the batches.
+    """
+    size, batches = getattr(dataloader, "batch_size", None), num_batches(dataloader)
+    sampler = data_sampler(dataloader)
+    if type(size) is not int or batches is None or not isinstance(sampler, Sized):
+        return None
+    if isinstance(sampler, InfiniteSampler):  # whose passes have no end
+        return size, batches, size
+    return size, batches, min(size, len(sampler) - (batches - 1) * size)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainkit.dataloader import batches_from, num_batches, set_epoch
+from trainkit.dataloader import batches_from, go_to, num_batches, place_of, set_epoch
 from trainkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from trainkit.runner import Runner
+
+
+_NO_BATCH = "The training data loader gives no batch at all, so there is nothing to train on."
 
 
 class BaseTrainLoop(ABC):
@@ -27,6 +29,7 @@ class BaseTrainLoop(ABC):
         val_interval: Epochs (iterations) between validations; the last one is always validated.
         dynamic_intervals: ``[[milestone, interval], ...]``: from each milestone on, another
             ``val_interval``.
+        val_before_train: Validate once before the first iteration too; a resumed run does not.
     """
 
     by_epoch: ClassVar[bool]
@@ -38,8 +41,10 @@ class BaseTrainLoop(ABC):
         val_begin: int = 1,
         val_interval: int = 1,
         dynamic_intervals: Sequence[Sequence[int]] | None = None,
+        val_before_train: bool = False,
     ) -> None:
         self.runner, self.dataloader = runner, dataloader
+        self.val_before_train = val_before_train
         self.val_begin = _whole("val_begin", val_begin, least=0)
         self.val_interval = _whole("val_interval", val_interval)
         self.intervals = _intervals(self.val_interval, dynamic_intervals or ())
@@ -48,6 +53,7 @@ class BaseTrainLoop(ABC):
         self.stop_training = False
         self._epoch_done = False  # between the last hook of an epoch and its being counted
         self._iter_done = False
+        self._in_step = False  # until the batch in work has been trained on
         self._batch = 0  # batches of the current pass over the data, the one in work included
         self._start_batch = 0  # of the pass that a resume goes on in
         self._validated = -1  # the count of the last validation
@@ -72,6 +78,13 @@ class BaseTrainLoop(ABC):
         """What ``done`` is at the end of the run."""
         return self.max_epochs if self.by_epoch else self.max_iters
 
+    def end_at(self, last: int) -> None:
+        """End the run at another number of epochs, or iterations; see :attr:`last`."""
+        raise ConfigError(
+            f"{type(self).__name__} was to end at {last} but has no end_at(), which a loop of "
+            "one's own needs for resume_with=checkpoint."
+        )
+
     @abstractmethod
     def run(self) -> Any:
         """Train to the end; return the model."""
@@ -79,9 +92,10 @@ class BaseTrainLoop(ABC):
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Train on one batch; ``idx`` is its place in the epoch, or the iteration."""
         runner = self.runner
+        runner.is_exact, self._in_step = False, True
         runner.hooks.before_train_iter(runner, idx, data_batch)
         outputs = runner.model.train_step(data_batch, runner.optim_wrapper)
-        self._iter_done = True
+        self._in_step, self._iter_done = False, True
         runner.hooks.after_train_iter(runner, idx, data_batch, outputs)
         self.iter += 1
         self._iter_done = False
@@ -94,33 +108,45 @@ class BaseTrainLoop(ABC):
                 interval for milestone, interval in self.intervals if milestone <= self.done + 1
             ]
             self.val_interval = begun[-1]
+        if self.val_before_train and not self.runner.has_val:
+            raise ConfigError(
+                "train_cfg.val_before_train is true, but there is no validation. Set it to false, "
+                "or validate."
+            )
         if not self.runner.has_val or not self._validation_due():
             return False
+        self.runner.end_if_asked()  # rather than begin
         self.runner.val_loop.run()
         self._validated = self.done
+        self.runner.is_exact = True
         return True
 
     def _validation_due(self) -> bool:
-        if self.done in (0, self._validated) or self.done < self.val_begin:
+        if self.done == 0:
+            return self.val_before_train and self.iter == 0 and self._validated != 0
+        if self.done == self._validated or self.done < self.val_begin:
             return False
         return self.done % self.val_interval == 0 or self.done == self.last
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the loop has come."""
         epoch, iteration = self.epoch + self._epoch_done, self.iter + self._iter_done
-        batch = 0 if self._epoch_done else self._batch
+        batch = 0 if self._epoch_done else self._batch - self._in_step
         return {
             "epoch": epoch,
             "iter": iteration,
             "batch": batch,
             "validated": self._validated,
             "batches": num_batches(self.dataloader),
+            "data": place_of(self.dataloader, batch),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go to where :meth:`state_dict` was taken."""
         self.epoch, self.iter = int(state_dict["epoch"]), int(state_dict["iter"])
-        self._start_batch = int(state_dict.get("batch", 0))
+        batch, warn = int(state_dict.get("batch", 0)), self.runner.logger.warning
+        self._start_batch = go_to(self.dataloader, state_dict.get("data"), batch, warn)
+        self._batch = self._start_batch
         self._validated = int(state_dict.get("validated", -1))
 
 
@@ -134,6 +160,7 @@ class EpochBasedTrainLoop(BaseTrainLoop):
         val_begin: See :class:`BaseTrainLoop`.
         val_interval: See :class:`BaseTrainLoop`.
         dynamic_intervals: See :class:`BaseTrainLoop`.
+        val_before_train: See :class:`BaseTrainLoop`.
     """
 
     by_epoch = True
@@ -146,8 +173,11 @@ class EpochBasedTrainLoop(BaseTrainLoop):
         val_begin: int = 1,
         val_interval: int = 1,
         dynamic_intervals: Sequence[Sequence[int]] | None = None,
+        val_before_train: bool = False,
     ) -> None:
-        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
+        super().__init__(
+            runner, dataloader, val_begin, val_interval, dynamic_intervals, val_before_train
+        )
         self._max_epochs = _whole("max_epochs", max_epochs)
         batches = num_batches(dataloader)
         if batches is None:
@@ -155,6 +185,12 @@ class EpochBasedTrainLoop(BaseTrainLoop):
                 "The training data has no length, so its epochs cannot be counted. "
                 "Train by iterations: train_cfg=iter, or by_epoch: false with max_iters."
             )
+        self._max_iters = self._max_epochs * batches
+
+    def end_at(self, last: int) -> None:
+        """End the run after another number of epochs."""
+        batches = self._max_iters // self._max_epochs
+        self._max_epochs = _whole("max_epochs", last)
         self._max_iters = self._max_epochs * batches
 
     @property
@@ -171,10 +207,11 @@ class EpochBasedTrainLoop(BaseTrainLoop):
         """Train to the end; return the model."""
         runner = self.runner
         runner.hooks.before_train(runner)
-        # The run may have been stopped between an epoch and its validation.
+        # Before training; or a run that was stopped between an epoch and its validation.
         self.validate_if_due()
         while self.epoch < self.max_epochs and not self.stop_training:
             self.run_epoch()
+            runner.at_boundary()
             self.validate_if_due()
         runner.hooks.after_train(runner)
         return runner.model
@@ -185,17 +222,30 @@ class EpochBasedTrainLoop(BaseTrainLoop):
         runner.hooks.before_train_epoch(runner)
         runner.model.train()
         start, self._start_batch = self._start_batch, 0
-        # An endless sampler has no end of its own.
-        rest = self._max_iters // self.max_epochs - start
-        # A loader that is asked to skip a whole epoch would skip in the next one.
-        batches = itertools.islice(batches_from(self.dataloader, start), rest) if rest > 0 else ()
+        stop = self._max_iters // self.max_epochs  # an endless sampler has no end of its own
+        batches = batches_from(self.dataloader, start, epoch=self.epoch, stop=stop)
         for idx, data_batch in enumerate(batches, start):
             self._batch = idx + 1
             self.run_iter(idx, data_batch)
+            if self._batch < stop:  # the last one's boundary is the epoch's
+                runner.at_boundary()
+        if self._batch < stop:
+            self._end_early(stop)
         self._epoch_done = True
         runner.hooks.after_train_epoch(runner)
         self.epoch += 1
         self._batch, self._epoch_done = 0, False
+
+    def _end_early(self, promised: int) -> None:
+        """Say that the data ended before their length, by which schedules count."""
+        if self._batch == 0:
+            raise ConfigError(_NO_BATCH)
+        self.runner.logger.warning(
+            "The training data gave %d batches in an epoch, but their length promises %d. The "
+            "epoch ends there; schedules that count iterations take it to be longer.",
+            self._batch,
+            promised,
+        )
 
 
 class IterBasedTrainLoop(BaseTrainLoop):
@@ -211,6 +261,7 @@ class IterBasedTrainLoop(BaseTrainLoop):
         val_begin: See :class:`BaseTrainLoop`.
         val_interval: See :class:`BaseTrainLoop`.
         dynamic_intervals: See :class:`BaseTrainLoop`.
+        val_before_train: See :class:`BaseTrainLoop`.
     """
 
     by_epoch = False
@@ -223,9 +274,16 @@ class IterBasedTrainLoop(BaseTrainLoop):
         val_begin: int = 1,
         val_interval: int = 1000,
         dynamic_intervals: Sequence[Sequence[int]] | None = None,
+        val_before_train: bool = False,
     ) -> None:
-        super().__init__(runner, dataloader, val_begin, val_interval, dynamic_intervals)
+        super().__init__(
+            runner, dataloader, val_begin, val_interval, dynamic_intervals, val_before_train
+        )
         self._max_iters = _whole("max_iters", max_iters)
+
+    def end_at(self, last: int) -> None:
+        """End the run after another number of iterations."""
+        self._max_iters = _whole("max_iters", last)
 
     @property
     def max_epochs(self) -> int:
@@ -242,12 +300,13 @@ class IterBasedTrainLoop(BaseTrainLoop):
         runner = self.runner
         runner.hooks.before_train(runner)
         runner.hooks.before_train_epoch(runner)
-        # The run may have been stopped between an iteration and its validation.
+        # Before training; or a run that was stopped between an iteration and its validation.
         self.validate_if_due()
         runner.model.train()
         batches = self._endless_batches()
         while self.iter < self.max_iters and not self.stop_training:
             self.run_iter(self.iter, next(batches))
+            runner.at_boundary()
             if self.validate_if_due():
                 runner.model.train()
         runner.hooks.after_train_epoch(runner)
@@ -259,14 +318,11 @@ class IterBasedTrainLoop(BaseTrainLoop):
             set_epoch(self.dataloader, self.epoch)
             start, self._start_batch = self._start_batch, 0
             self._batch = start
-            for data_batch in batches_from(self.dataloader, start):
+            for data_batch in batches_from(self.dataloader, start, epoch=self.epoch):
                 self._batch += 1
                 yield data_batch
             if self._batch == 0:
-                raise ConfigError(
-                    "The training data loader gives no batch at all, so there is nothing to train "
-                    "on."
-                )
+                raise ConfigError(_NO_BATCH)
             self.epoch += 1
 
 

@@ -1,4 +1,4 @@
-"""Models: the base class, the preprocessor, averaged weights, and a small network to start with."""
+"""Models: base classes, initial weights, preprocessors, averages, and a network to start with."""
 
 from trainkit.model.averaged import (
     BaseAveragedModel,
@@ -9,19 +9,69 @@ from trainkit.model.averaged import (
 )
 from trainkit.model.base import BaseModel
 from trainkit.model.convnet import ConvNet
+from trainkit.model.distributed import (
+    DistributedDataParallel,
+    broadcast_weights,
+    wrap_in_ddp,
+)
+from trainkit.model.image_preprocessor import ImgDataPreprocessor
+from trainkit.model.init import BaseInit
+from trainkit.model.initializers import (
+    Caffe2XavierInit,
+    ConstantInit,
+    KaimingInit,
+    NormalInit,
+    TruncNormalInit,
+    UniformInit,
+    XavierInit,
+)
+from trainkit.model.module import (
+    BaseModule,
+    ModuleDict,
+    ModuleList,
+    Sequential,
+    check_init_cfg,
+)
 from trainkit.model.preprocessor import BaseDataPreprocessor
-from trainkit.model.wrap import checkpoint_activations, revert_sync_batchnorm, unwrap
+from trainkit.model.pretrained import PretrainedInit
+from trainkit.model.wrap import (
+    checkpoint_activations,
+    convert_sync_batchnorm,
+    has_checkpointed,
+    revert_sync_batchnorm,
+    unwrap,
+)
 
 __all__ = [
     "BaseAveragedModel",
     "BaseDataPreprocessor",
+    "BaseInit",
     "BaseModel",
+    "BaseModule",
+    "Caffe2XavierInit",
+    "ConstantInit",
     "ConvNet",
+    "DistributedDataParallel",
     "ExponentialMovingAverage",
+    "ImgDataPreprocessor",
+    "KaimingInit",
+    "ModuleDict",
+    "ModuleList",
     "MomentumAnnealingEMA",
+    "NormalInit",
+    "PretrainedInit",
+    "Sequential",
     "StochasticWeightAverage",
+    "TruncNormalInit",
+    "UniformInit",
+    "XavierInit",
+    "broadcast_weights",
+    "check_init_cfg",
     "checkpoint_activations",
+    "convert_sync_batchnorm",
+    "has_checkpointed",
     "revert_sync_batchnorm",
     "trained_weights",
     "unwrap",
+    "wrap_in_ddp",
 ]

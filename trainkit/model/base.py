@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from trainkit.model.module import BaseModule, InitCfg
 from trainkit.model.preprocessor import BaseDataPreprocessor
 
 
@@ -22,7 +23,7 @@ class Updater(Protocol):
         """Backpropagate, and step when it is time."""
 
 
-class BaseModel(nn.Module):
+class BaseModel(BaseModule):
     """Base of the models that a Runner trains. Write ``forward``; the three steps are here.
 
     ``forward(..., mode)`` gets a preprocessed batch: a mapping as keyword arguments, a list or
@@ -35,10 +36,13 @@ class BaseModel(nn.Module):
     Args:
         data_preprocessor: What a batch goes through before ``forward``; None moves it to the
             model's device.
+        init_cfg: How weights are set before training; see :class:`BaseModule`.
     """
 
-    def __init__(self, data_preprocessor: nn.Module | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, data_preprocessor: nn.Module | None = None, init_cfg: InitCfg = None
+    ) -> None:
+        super().__init__(init_cfg)
         self.data_preprocessor = (
             BaseDataPreprocessor() if data_preprocessor is None else data_preprocessor
         )
@@ -59,6 +63,14 @@ class BaseModel(nn.Module):
     def test_step(self, data: Any) -> Any:
         """Return the predictions for one batch."""
         return self.val_step(data)
+
+    def loss_step(self, data: Any) -> dict[str, torch.Tensor]:
+        """Return the losses of one batch, without training on it; ``loss`` is the total.
+
+        The val and test loops ask for it where ``loss`` is true.
+        """
+        losses = self._run_forward(self.data_preprocessor(data, False), mode="loss")
+        return self.parse_losses(losses)[1]
 
     def parse_losses(
         self, losses: Mapping[str, Any]

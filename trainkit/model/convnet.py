@@ -11,6 +11,7 @@ from torch import nn
 
 from trainkit.errors import ConfigError
 from trainkit.model.base import BaseModel
+from trainkit.model.module import InitCfg
 
 
 class ConvNet(BaseModel):
@@ -22,6 +23,7 @@ class ConvNet(BaseModel):
         channels: Output channels of each block.
         dropout: Share of the features that is zeroed before the linear layer in training.
         data_preprocessor: See :class:`BaseModel`.
+        init_cfg: See :class:`BaseModel`.
     """
 
     def __init__(
@@ -31,8 +33,9 @@ class ConvNet(BaseModel):
         channels: Sequence[int] = (32, 64),
         dropout: float = 0.0,
         data_preprocessor: nn.Module | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
-        super().__init__(data_preprocessor)
+        super().__init__(data_preprocessor, init_cfg)
         if not channels or not all(type(width) is int and width > 0 for width in channels):
             raise ConfigError(
                 f"ConvNet got channels={channels!r}; expected the output channels of at least one "

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class BaseDataPreprocessor(nn.Module):
-    """Move every tensor of a batch to the device of the model.
+    """Move every tensor of a batch, and whatever else has ``to(device)``, to the model's device.
 
     Args:
         non_blocking: Copy asynchronously; of use with pinned memory.
@@ -34,9 +34,13 @@ class BaseDataPreprocessor(nn.Module):
         return self.cast_data(data)
 
     def cast_data(self, data: Any) -> Any:
-        """Move the tensors inside nested mappings, lists and tuples; leave other values."""
+        """Move what has ``to()`` inside nested mappings, lists and tuples; leave other values."""
         if isinstance(data, torch.Tensor):
             return data.to(self.device, non_blocking=self.non_blocking)
+        if callable(getattr(data, "to", None)) and not isinstance(data, type):
+            # A data sample of the user's, a graph, a PackedSequence.
+            options = {"non_blocking": True} if self.non_blocking else {}
+            return data.to(self.device, **options)
         if isinstance(data, Mapping):
             return {key: self.cast_data(value) for key, value in data.items()}
         if isinstance(data, tuple) and hasattr(data, "_fields"):

@@ -1,5 +1,6 @@
 """Optimizer wrappers: from a loss to an update of the weights."""
 
+from trainkit.optim_wrapper.adopt import adopt
 from trainkit.optim_wrapper.amp import AmpOptimWrapper
 from trainkit.optim_wrapper.base import OptimWrapper
 from trainkit.optim_wrapper.build import (
@@ -11,6 +12,7 @@ from trainkit.optim_wrapper.build import (
     with_amp,
 )
 from trainkit.optim_wrapper.constructor import DefaultOptimWrapperConstructor
+from trainkit.optim_wrapper.gradients import load_gradients, open_gradients
 from trainkit.optim_wrapper.layer_decay import (
     LayerDecay,
     LearningRateDecayOptimWrapperConstructor,
@@ -27,9 +29,12 @@ __all__ = [
     "OptimWrapper",
     "OptimWrapperDict",
     "Paramwise",
+    "adopt",
     "bare",
     "construct",
     "constructor_of",
     "is_several",
+    "load_gradients",
+    "open_gradients",
     "with_amp",
 ]

@@ -63,12 +63,14 @@ class AmpOptimWrapper(OptimWrapper):
                 *(loss_scale, str(self.dtype).removeprefix("torch.")),
             )
 
-    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
-        """Scale, backpropagate and count one pass."""
-        super().backward(self.loss_scaler.scale(loss), **kwargs)
+    def _backpropagate(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        super()._backpropagate(self.loss_scaler.scale(loss), **kwargs)
 
     def step(self, **kwargs: Any) -> None:
         """Unscale and clip, if asked; step unless a gradient is not finite; adapt the scale."""
+        # Before unscale_(), after which the scaler would wait for its update().
+        if not self.may_step(gradients_count=not self.loss_scaler.is_enabled()):
+            return
         if self.clip_type is not None:
             self.loss_scaler.unscale_(self.optimizer)
         self.clip_gradients()
@@ -100,6 +102,7 @@ class AmpOptimWrapper(OptimWrapper):
         if before == self._loss_scale:
             self.loss_scaler.load_state_dict(saved)
         else:
+            self.rescale = self.loss_scaler.get_scale() / saved["scale"]
             logger.info(
                 "loss_scale: the config's %s, not the checkpoint's %s.", self._loss_scale, before
             )

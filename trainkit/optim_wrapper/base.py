@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from trainkit.errors import ConfigError, did_you_mean
+from trainkit.optim_wrapper.guard import StepGuard
 from trainkit.optim_wrapper.regroup import regrouped
 
 logger = logging.getLogger(__name__)
@@ -60,13 +61,15 @@ class OptimWrapper:
         self.update_count = 0  # windows that ended in a step
         self._in_window = 0  # backward passes since the last step
         self.max_counts = -1  # backward passes of the whole run; -1: not known
-        # Of the last pass, before clipping; None if it ended no window, or nothing clips by norm.
+        self.guard: StepGuard | None = None  # of a hook
+        # Of the last pass, before clipping; None if it ended no window, or nothing measured it.
         self.grad_norm: torch.Tensor | None = None
         self.param_names: list[list[str]] = []  # of each group; empty if no model has told them
+        self.rescale = 1.0  # of gradients that were saved under another loss scale
         self._in_order: list[torch.Tensor] = []  # all parameters, in the order of that model
         several = len(optimizer.param_groups) > 1
         self.base_param_settings = _base_settings(optimizer) if several else None
-        self._configured = self.hyperparameters()
+        self.configured = self.hyperparameters()  # as the config gave them
 
     def update_params(
         self,
@@ -91,9 +94,14 @@ class OptimWrapper:
     def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         """Backpropagate and count one pass."""
         self.grad_norm = None
-        loss.backward(**kwargs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if self.guard is not None:
+            self.guard.see_loss(loss)
+        self._backpropagate(loss, **kwargs)
         self.inner_count += 1
         self._in_window += 1
+
+    def _backpropagate(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        loss.backward(**kwargs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def should_update(self) -> bool:
         """Whether the pass that was just counted ends a window."""
@@ -104,15 +112,35 @@ class OptimWrapper:
         fills = self._in_window + 1 >= self.accumulative_counts
         return fills or self.inner_count + 1 == self.max_counts
 
-    def step(self, **kwargs: Any) -> None:
-        """Clip the gradients, if asked, and step."""
-        self.clip_gradients()
-        self.optimizer.step(**kwargs)
-        self.end_window()
+    @property
+    def is_accumulating(self) -> bool:
+        """Whether passes of a window have been made whose update is still to come."""
+        return 0 < self._in_window < self.accumulative_counts
 
-    def end_window(self) -> None:
-        """Count a step; the next pass begins a new window."""
-        self.update_count += 1
+    def step(self, **kwargs: Any) -> None:
+        """Clip the gradients, if asked, and step, unless the guard refuses."""
+        if self.may_step():
+            self.clip_gradients()
+            if isinstance(self.optimizer, torch.optim.LBFGS) and "closure" not in kwargs:
+                raise ConfigError(
+                    "optim_wrapper.optimizer is LBFGS, which evaluates the model several times in "
+                    "a step. Choose another, or pass step_kwargs={'closure': ...} to "
+                    "update_params() in a train_step of your own."
+                )
+            self.optimizer.step(**kwargs)
+            self.end_window()
+
+    def may_step(self, gradients_count: bool = True) -> bool:
+        """Ask the guard, if there is one; where it refuses, the window ends without an update."""
+        allowed = self.guard is None or self.guard.allows_step(gradients_count)
+        if not allowed:
+            self.zero_grad()
+            self.end_window(updated=False)
+        return allowed
+
+    def end_window(self, updated: bool = True) -> None:
+        """Count an update, if one was made; the next pass begins a new window."""
+        self.update_count += updated
         self._in_window = 0
 
     def clip_gradients(self) -> None:
@@ -136,7 +164,7 @@ class OptimWrapper:
         for group in self.param_groups:
             for key in {"lr", "initial_lr"} & group.keys():  # the latter where a schedule began
                 group[key] *= factor
-        self._configured = self.hyperparameters()
+        self.configured = self.hyperparameters()
 
     def zero_grad(self, **kwargs: Any) -> None:
         """Clear the gradients."""
@@ -165,12 +193,6 @@ class OptimWrapper:
         self.inner_count, self.max_counts = init_counts, max_counts
         if self.accumulative_counts == 1:
             return
-        if self._in_window:
-            logger.warning(
-                "Resumed inside a window of %d passes, whose gradients are not saved: its update "
-                "is small.",
-                self.accumulative_counts,
-            )
         if any(isinstance(module, _BatchNorm) for module in model.modules()):
             logger.warning(
                 "With accumulative_counts > 1, batch norm still sees one pass at a time."
@@ -215,6 +237,11 @@ class OptimWrapper:
             ]
         }
 
+    @property
+    def grad_norm_names(self) -> list[str]:
+        """The names under which :meth:`get_grad_norm` returns norms, whenever there is a step."""
+        return ["grad_norm"] if self.clip_type == "norm" else []
+
     def get_grad_norm(self) -> dict[str, torch.Tensor]:
         """Return ``{"grad_norm": ...}`` if the last pass ended in a step that clipped by norm."""
         return {} if self.grad_norm is None else {"grad_norm": self.grad_norm}
@@ -244,7 +271,7 @@ class OptimWrapper:
                 "in_window": self._in_window,
             },
             "class": type(self.optimizer).__name__,
-            "configured": self._configured,
+            "configured": self.configured,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -272,7 +299,7 @@ class OptimWrapper:
     def _changed_since(self, before: list[dict[str, Any]]) -> list[set[str]]:
         changed: list[set[str]] = [set() for _ in self.param_groups]
         last = len(self.optimizer.param_groups)
-        for index, (old, new) in enumerate(zip(before, self._configured, strict=False)):
+        for index, (old, new) in enumerate(zip(before, self.configured, strict=False)):
             for key in sorted(old.keys() & new.keys()):
                 if _plain(old[key]) != _plain(new[key]):
                     changed[index].add(key)

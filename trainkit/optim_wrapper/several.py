@@ -126,6 +126,11 @@ class OptimWrapperDict(OptimWrapper):
             wrapper.name_parameters(model)
 
     @property
+    def is_accumulating(self) -> bool:
+        """Whether all are amid a window; of those that never are together, some may be."""
+        return all(wrapper.is_accumulating for wrapper in self.values())
+
+    @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The groups of all, in order."""
         return [group for wrapper in self.values() for group in wrapper.param_groups]
@@ -160,6 +165,11 @@ class OptimWrapperDict(OptimWrapper):
             for name, wrapper in self.items()
             for key, values in wrapper.get_momentum().items()
         }
+
+    @property
+    def grad_norm_names(self) -> list[str]:
+        """The names of all, as ``<name>.grad_norm``."""
+        return [f"{name}.{norm}" for name, each in self.items() for norm in each.grad_norm_names]
 
     def get_grad_norm(self) -> dict[str, torch.Tensor]:
         """Return ``{"<name>.grad_norm": ...}`` of those that have one."""

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from trainkit.checkpoint import CheckpointWriter
 from trainkit.config.build import build, is_config
 from trainkit.config.secrets import Redactor, as_yaml
-from trainkit.dist import get_rank, get_world_size, is_distributed
+from trainkit.dist import broadcast_object, get_rank, get_world_size, is_distributed
 from trainkit.env import setup_env
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.hook import HookList
 from trainkit.log import RunLog
 from trainkit.message_hub import MessageHub
-from trainkit.model import checkpoint_activations, revert_sync_batchnorm, unwrap
+from trainkit.model import checkpoint_activations, unwrap
 from trainkit.optim_wrapper import OptimWrapper
 from trainkit.param_scheduler import ParamScheduler
 from trainkit.run_dir import RunRecord, check_directory, timestamp
-from trainkit.runner import data, optim, parts
+from trainkit.runner import data, optim, parts, sets
+from trainkit.runner.interrupt import Interrupts
+from trainkit.runner.load import build_load_options
+from trainkit.runner.settings import check_resume_with
 from trainkit.seed import get_rng_state, set_random_seed
 
 if TYPE_CHECKING:
@@ -62,6 +66,8 @@ class Assembly:
         find_unused_parameters: bool = False,
         model_wrapper_cfg: Any = None,
         activation_checkpointing: str | Sequence[str] | None = None,
+        load_cfg: Any = None,
+        resume_with: Literal["config", "checkpoint"] = "config",
         *,
         paths: Mapping[str, str] | None = None,
     ) -> None:
@@ -86,7 +92,9 @@ class Assembly:
         check_directory(self.work_dir)
         self.cfg = cfg
         self.load_from, self.resume_wanted = _where_to_start(load_from, resume)
-        self.timestamp = timestamp()
+        self.resume_with = check_resume_with(resume_with)
+        self.load_options = build_load_options(load_cfg, self._path("load_cfg"))
+        self.timestamp: str = broadcast_object(timestamp())  # one for all ranks
         self.experiment_name = experiment_name or self.work_dir.name
         self.device = parts.as_device(
             build(env_cfg or {}, self._path("env_cfg"), default=setup_env)
@@ -100,7 +108,7 @@ class Assembly:
         self.log = RunLog(log_level, self.redactor.text)
         self.logger = self.log.logger
         self.log_processor = parts.build_log_processor(log_processor, self._path("log_processor"))
-        self.message_hub = MessageHub()
+        self.message_hub = MessageHub(self.log_processor.longest_window)
         self.record = RunRecord(self.work_dir, self.redactor.facts)
         self.record_facts: dict[str, Any] = {}  # what else status.json says of a run
         self.visualizer = parts.build_visualizer(visualizer, self._path("visualizer"))
@@ -108,12 +116,15 @@ class Assembly:
             default_hooks, custom_hooks, (self._path("default_hooks"), self._path("custom_hooks"))
         )
         self.model = self._prepare_model(
-            model, data_preprocessor, model_wrapper_cfg, activation_checkpointing
+            model, data_preprocessor, sync_bn, model_wrapper_cfg, activation_checkpointing
         )
         parts.compile_model(unwrap(self.model), compile, self._path("compile"))
         self.model_name = type(unwrap(self.model)).__name__
         self.is_training = False  # while train() runs
         self.is_resuming = False  # while a checkpoint is loaded to go on from
+        self.is_exact = False  # whether a resume could go on from the present state to the bit
+        self.interrupts = Interrupts()
+        self.checkpoint_writer = CheckpointWriter(share=broadcast_object)
         self.resumed_rng: dict[str, Any] | None = None
         self._loaded_for: set[str] = set()  # "train", "val" or "test"
         self._has_weights = False  # initialised or loaded, so that neither is done over them
@@ -121,10 +132,11 @@ class Assembly:
         self._has_failed = False
         self._rng_state = get_rng_state()  # training begins from here, whoever drew meanwhile
 
-    def _prepare_model(self, model: Any, preprocessor: Any, wrapper: Any, checkpointed: Any) -> Any:
+    def _prepare_model(
+        self, model: Any, preprocessor: Any, sync_bn: Any, wrapper: Any, checkpointed: Any
+    ) -> Any:
         built = parts.build_model(model, self._path("model"), preprocessor).to(self.device)
-        if not is_distributed():
-            built = revert_sync_batchnorm(built)
+        built = parts.with_batchnorm(built, sync_bn, self.device)
         if checkpointed:
             checkpoint_activations(built, checkpointed)
         return (
@@ -189,13 +201,28 @@ class Assembly:
             f"{mode}_cfg",
             f"{mode}_evaluator",
         )
-        loader = data.build_dataloader(
-            self._given[loader_name], self._path(loader_name), seed=self.seed, training=False
-        )
-        evaluator = parts.build_evaluator(self._given[evaluator_name], self._path(evaluator_name))
+        loader, evaluator = self._evaluated(loader_name, evaluator_name)
         return build_loop(
             self._given[cfg_name], self._path(cfg_name), self._runner, loader, evaluator
         )
+
+    def _evaluated(self, loader_name: str, evaluator_name: str) -> tuple[Any, Any]:
+        """Return the loader and the evaluator of a split; of several named sets, by name."""
+        node, path = self._given[loader_name], self._path(loader_name)
+        metrics, metrics_path = self._given[evaluator_name], self._path(evaluator_name)
+        named = sets.named_sets(node)
+        if named is None:
+            loader = data.build_dataloader(node, path, seed=self.seed, training=False)
+            return loader, parts.build_evaluator(metrics, metrics_path)
+        loaders = {}
+        for name, one in named.items():
+            problem = sets.set_problem(one, f"{path}.{name}")
+            if problem is not None:
+                raise ConfigError(problem)
+            loaders[name] = data.build_dataloader(
+                one, f"{path}.{name}", seed=self.seed, training=False
+            )
+        return loaders, sets.build_evaluators(metrics, metrics_path, path, list(loaders))
 
     @property
     def _runner(self) -> Runner:
@@ -208,12 +235,12 @@ class Assembly:
 
     @property
     def val_dataloader(self) -> Any:
-        """The loader of the validation data."""
+        """The loader of the validation data; of several named sets, a ``LoaderSets``."""
         return self.val_loop.dataloader
 
     @property
     def test_dataloader(self) -> Any:
-        """The loader of the test data."""
+        """The loader of the test data; of several named sets, a ``LoaderSets``."""
         return self.test_loop.dataloader
 
     def dataloader(self, mode: str) -> Any:

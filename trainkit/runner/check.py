@@ -27,20 +27,29 @@ from trainkit.runner.trial import trial
 
 _RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     rules.batch_sizes,
+    rules.named_sets,
+    rules.before_training,
     rules.monitors,
+    rules.rollbacks,
     rules.paths,
+    rules.pipelines,
     rules.weights,
+    rules.pretrained,
     rules.resume,
+    rules.resume_with,
+    rules.own_runner,
     rules.work_dir,
     rules.scaled_lr,
     rules.mixed_precision,
     rules.log_level,
+    rules.log_windows,
     horizons,
 )
 # Keys whose value is a part of the run: a mapping, or null.
 _PARTS = (
     *("model", "dataloader", "evaluator", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper"),
     *("optim_wrapper.optimizer", "param_scheduler", "hooks", "visualizer", "env", "log_processor"),
+    *("load_cfg", "runner"),
     *(f"dataloader.{split}" for split in SPLITS),
 )
 # The first part of a key that an interpolation reads: ${key...}, ${oc.select:key,...}.

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainkit.config.check import Node
 from trainkit.config.origins import is_at_or_below
+from trainkit.runner.sets import named_sets
 
 _TRAINING = ("optim_wrapper.",)  # what only a run that trains makes, beside its loader
 
@@ -35,6 +36,26 @@ class Config:
             path = f"dataloader.{split}"
             loader = loaders.get(split) if isinstance(loaders, Mapping) else None
         return path, loader if isinstance(loader, Mapping) else {}
+
+    def loaders(self, split: str) -> dict[str | None, tuple[str, Mapping[str, Any]]]:
+        """Return the loaders of a split as :meth:`loader` does, by set; under None if it is one."""
+        path, whole = self.loader(split)
+        named = named_sets(whole)
+        if named is None or split == "train":
+            return {None: (path, whole)}
+        return {
+            name: (f"{path}.{name}", loader if isinstance(loader, Mapping) else {})
+            for name, loader in named.items()
+        }
+
+    def evaluator(self, split: str) -> tuple[str, Any]:
+        """Return where the evaluator of a split stands, and its config."""
+        if f"{split}_evaluator" in self.plain:
+            return f"{split}_evaluator", self.plain[f"{split}_evaluator"]
+        whole = self.plain.get("evaluator")
+        if isinstance(whole, Mapping) and "_target_" not in whole and split in whole:
+            return f"evaluator.{split}", whole[split]
+        return "evaluator", whole
 
     def uses(self, path: str) -> bool:
         """Whether what stands at ``path`` is used: it is not of a split that is switched off."""

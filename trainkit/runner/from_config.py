@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from trainkit.config.build import is_config, to_plain
+from trainkit.config.build import check_arguments, is_config, partial, to_plain
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.optim_wrapper import with_amp
 from trainkit.run_dir import new_run_directory
 from trainkit.runner.parts import DEFAULT_HOOKS, together
+from trainkit.runner.sets import named_sets
+
+R = TypeVar("R")
 
 # Arguments of the Runner that stand in a config under their own names.
 SAME_NAME = (
@@ -18,12 +21,12 @@ SAME_NAME = (
     *("activation_checkpointing", "experiment_name", "resume", "launcher", "env_cfg", "sync_bn"),
     *("find_unused_parameters", "model_wrapper_cfg", "data_preprocessor", "default_hooks"),
     *("custom_hooks", "train_dataloader", "val_dataloader", "test_dataloader", "val_evaluator"),
-    *("test_evaluator", "randomness"),
+    *("test_evaluator", "randomness", "load_cfg", "resume_with"),
 )
 # Keys of conf/config.yaml that become other arguments, or change the config as a whole.
 OWN_KEYS = (
     *("dataloader", "evaluator", "hooks", "env", "seed", "tags", "trust"),
-    *("fast_dev_run", "overfit_batches", "amp"),
+    *("fast_dev_run", "overfit_batches", "amp", "runner"),
 )
 KNOWN_KEYS = frozenset({*SAME_NAME, *OWN_KEYS})
 _PLACES = {
@@ -36,6 +39,44 @@ _PLACES = {
     "default_hooks": "hooks",
 }
 _OVERFIT_STEPS = 300  # enough for a model that can learn a batch to have learnt it
+
+
+def make(base: type[R], cfg: Any, **given: Any) -> R:
+    """Make the runner of a composed config; what is ``given`` wins.
+
+    Args:
+        base: Runner, or a subclass. The config's ``runner`` may name one that is derived from it,
+            with arguments of its own.
+        cfg: The config.
+        given: Arguments of the Runner.
+
+    Raises:
+        ConfigError: See :func:`arguments`; or ``runner`` is another kind of class.
+    """
+    chosen = partial(cfg.get("runner") or {}, "runner", default=base)
+    target: Any = chosen.target
+    is_class = isinstance(target, type)
+    if is_class and issubclass(base, target):
+        target = base
+    elif not is_class or not issubclass(target, base):
+        raise ConfigError(
+            f"runner._target_ is {getattr(target, '__name__', target)!r}; expected a subclass of "
+            f"{base.__module__}.{base.__name__}."
+        )
+    found = arguments(cfg, **given)
+    for name in chosen.kwargs:
+        if name in found or name in KNOWN_KEYS:
+            raise ConfigError(f"runner.{name}: {name} has a place of its own in the config.")
+    check_arguments(target, (), {**found, **chosen.kwargs}, "runner")
+    try:
+        runner: R = target(**found, **chosen.kwargs)
+    except TypeError as error:
+        for name in chosen.kwargs:  # one that **kwargs has handed on to Runner
+            if f"argument {name!r}" in str(error):
+                text = f"runner.{name}: neither {target.__name__} nor Runner takes a {name!r}."
+                raise ConfigError(text) from error
+        raise
+    return runner
 
 
 def arguments(cfg: Any, **given: Any) -> dict[str, Any]:
@@ -128,7 +169,9 @@ def _overfit(plain: dict[str, Any], batches: int) -> None:
         loader["num_batch_per_epoch"] = batches
         loader["sampler"] = {**(loader.get("sampler") or {}), "shuffle": False}
         for split in ("val", "test"):
-            plain["dataloader"][split] = loader
+            named = named_sets(plain["dataloader"].get(split))
+            same = loader if named is None else dict.fromkeys(named, loader)
+            plain["dataloader"][split] = same
 
 
 def _limit_training(
@@ -142,5 +185,6 @@ def _limit_training(
 
 
 def _loader_configs(plain: Mapping[str, Any]) -> list[dict[str, Any]]:
-    loaders = (plain.get("dataloader") or {}).values()
+    found = (plain.get("dataloader") or {}).values()
+    loaders = [one for node in found for one in (named_sets(node) or {"": node}).values()]
     return [loader for loader in loaders if isinstance(loader, dict) and "dataset" in loader]

@@ -14,11 +14,18 @@ from torch import nn
 
 from trainkit import hooks as default
 from trainkit.config.build import build, find_target, is_config, named, to_plain
+from trainkit.dist import is_distributed
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.evaluator import BaseMetric, Evaluator
 from trainkit.hook import Hook, HookList, get_priority
 from trainkit.log_processor import LogProcessor
 from trainkit.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
+from trainkit.model import (
+    check_init_cfg,
+    convert_sync_batchnorm,
+    has_checkpointed,
+    revert_sync_batchnorm,
+)
 from trainkit.visualizer import LocalVisBackend, Visualizer
 
 if TYPE_CHECKING:
@@ -84,7 +91,26 @@ def build_model(node: Any, path: str, data_preprocessor: Any = None) -> nn.Modul
         raise ConfigError(
             f"{path} is a {type(model).__name__}; expected a torch.nn.Module, or a config of one."
         )
+    check_init_cfg(model)
     return model
+
+
+def with_batchnorm(model: nn.Module, sync_bn: str | None, device: torch.device) -> nn.Module:
+    """Return the model with batch norm that fits the run: over all ranks, or in one process.
+
+    Raises:
+        ConfigError: ``sync_bn`` on a device for which torch has none.
+    """
+    if not is_distributed():
+        return revert_sync_batchnorm(model)
+    if sync_bn is None:
+        return model
+    if device.type == "cpu":
+        raise ConfigError(
+            f"sync_bn is {sync_bn!r}, but the device is the CPU, for which torch has no "
+            "SyncBatchNorm. Set sync_bn to null."
+        )
+    return convert_sync_batchnorm(model)
 
 
 def build_train_loop(node: Any, path: str, runner: Runner, dataloader: Any) -> Any:
@@ -239,8 +265,14 @@ def compile_model(model: nn.Module, node: Any, path: str) -> None:
         raise ConfigError(
             f"{path} is {options!r}; expected true, false, or arguments of torch.compile."
         )
+    given: dict[str, Any] = {} if options is True else dict(options)
+    if given.get("backend") == "eager" and not given.get("disable") and has_checkpointed(model):
+        raise ConfigError(
+            f"{path}.backend is 'eager', which would compute what activation_checkpointing names "
+            "with changed running statistics. Take 'aot_eager', which is as simple."
+        )
     try:
-        model.compile(**({} if options is True else options))
+        model.compile(**given)
     except (TypeError, RuntimeError) as error:  # torch's InvalidBackend is a RuntimeError
         raise ConfigError(
             f"{path} is {options!r}: {str(error).splitlines()[0].rstrip('.')}."

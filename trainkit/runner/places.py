@@ -33,7 +33,11 @@ from trainkit.optim_wrapper import (
     is_several,
 )
 from trainkit.param_scheduler import ParamScheduler
+from trainkit.runner.assembly import Assembly
+from trainkit.runner.from_config import SAME_NAME
+from trainkit.runner.load import LoadOptions
 from trainkit.runner.parts import DEFAULT_HOOKS
+from trainkit.runner.sets import are_by_set, named_sets, sets_of
 from trainkit.seed import set_random_seed
 from trainkit.visualizer import Visualizer
 
@@ -113,6 +117,13 @@ _FIXED = {
     ),
     "model_wrapper_cfg": Place(passed=frozenset({"module"})),
     "compile": Place(torch.compile, positional=1),
+    "load_cfg": Place(LoadOptions),
+    "runner": Place(
+        Assembly,
+        passed=frozenset({*SAME_NAME, "cfg", "paths"}),
+        kind=Assembly,
+        noun="a class of runs, a subclass of trainkit.Runner",
+    ),
 }
 # Places inside a data loader, by their last name.
 _IN_LOADER = {
@@ -150,7 +161,7 @@ class Places:
         if head in ("hooks", "default_hooks", "custom_hooks") and len(rest) == 1:
             return _hook(rest[0])
         if head in ("evaluator", "val_evaluator", "test_evaluator"):
-            return _in_evaluator(rest, node)
+            return _in_evaluator(self._without_set(head, rest), node)
         return self._in_loader(head, rest)
 
     @property
@@ -179,13 +190,30 @@ class Places:
         is_one = len(named) == 1 or (not named and "_target_" in node)
         return _SCHEDULER if is_one else None
 
+    def _without_set(self, head: str, rest: list[str]) -> list[str]:
+        """Return a path inside an evaluator without the split and the set that it is for."""
+        split = head.removesuffix("_evaluator")
+        evaluator = self.plain.get(head)
+        if head == "evaluator" and rest[:1] in (["val"], ["test"]):
+            split, rest = rest[0], rest[1:]
+            evaluator = evaluator.get(split) if isinstance(evaluator, Mapping) else None
+        splits = ("val", "test") if split == "evaluator" else (split,)
+        names = {name for one in splits for name in sets_of(self.plain, one)}
+        if rest and rest[0] in names and are_by_set(evaluator, names):
+            return rest[1:]
+        return rest
+
     def _in_loader(self, head: str, rest: list[str]) -> Place | None:
         """Return the place inside a data loader; what is in a loader of another kind is its own."""
-        loader = self.plain.get(head)
+        loader, split = self.plain.get(head), head.removesuffix("_dataloader")
         if head == "dataloader" and rest:
-            loader = loader.get(rest.pop(0)) if isinstance(loader, Mapping) else None
+            split = rest.pop(0)
+            loader = loader.get(split) if isinstance(loader, Mapping) else None
         elif head not in {f"{split}_dataloader" for split in SPLITS}:
             return None
+        named = named_sets(loader)
+        if named is not None and split != "train":
+            loader = named.get(rest.pop(0)) if rest else None
         if not isinstance(loader, Mapping) or not _is_torchs(loader):
             return None
         if not rest:
@@ -235,7 +263,6 @@ def _hook(name: str) -> Place:
 
 
 def _in_evaluator(rest: list[str], node: Mapping[str, Any]) -> Place | None:
-    rest = rest[1:] if rest and rest[0] in ("val", "test") else rest
     if not rest and "metrics" in node:
         return Place(Evaluator)
     inside = rest[1:] if rest[:1] == ["metrics"] else rest

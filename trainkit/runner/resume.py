@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +11,27 @@ import torch
 
 from trainkit.checkpoint import (
     check_plain,
+    compact,
     find_latest,
     locate_checkpoint,
-    read_checkpoint,
+    non_finite,
+    point_to,
+    read_manifest,
     set_aside_newer,
     write_checkpoint,
 )
 from trainkit.dataloader import num_batches
-from trainkit.dist import all_gather_object, barrier, get_rank, is_main_process
+from trainkit.dist import all_gather_object, is_main_process
 from trainkit.errors import CheckpointError
-from trainkit.model import trained_weights, unwrap
+from trainkit.model import unwrap
+from trainkit.optim_wrapper import load_gradients, open_gradients
+from trainkit.runner.fit import some
+from trainkit.runner.load import LoadOptions, load_weights
+from trainkit.runner.settings import scheduler_settings, take_settings
 from trainkit.seed import get_rng_state
 
 if TYPE_CHECKING:
     from trainkit.runner.runner import Runner
-
-# Prefixes that wrappers of an earlier run put before every name: DistributedDataParallel's and
-# torch.compile's.
-WRAPPER_PREFIXES = ((r"^module\.", ""), (r"^_orig_mod\.", ""))
 
 
 def save(
@@ -38,24 +41,73 @@ def save(
     save_optimizer: bool = True,
     save_param_scheduler: bool = True,
     meta: Mapping[str, Any] | None = None,
+    background: bool = False,
+    then: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Write a checkpoint of everything, and point ``last_checkpoint`` at it; all ranks call."""
+    """Write a checkpoint of everything, and point ``last_checkpoint`` at it; all ranks call.
+
+    Args:
+        runner: The runner.
+        directory: The checkpoint's path.
+        save_optimizer: Save what resuming needs of the optimizer.
+        save_param_scheduler: Save what resuming needs of the schedulers.
+        meta: Further entries of ``meta``.
+        background: Copy the state and return; see ``runner.checkpoint_writer``.
+        then: Called on every rank once the checkpoint stands.
+    """
+    runner.checkpoint_writer.settle(wait=True)  # hooks may have to say that an older one is gone
     checkpoint = _state(runner, meta or {})
     if not save_optimizer:
         del checkpoint["optimizer"]
     if not save_param_scheduler:
         del checkpoint["param_schedulers"]
     runner.hooks.before_save_checkpoint(runner, checkpoint)
-    ranks = all_gather_object({"rng": get_rng_state()})
-    if is_main_process():
-        files = {"model.pt": checkpoint.pop("state_dict"), "state.pt": checkpoint}
-        files |= {f"rank_{rank}.pt": state for rank, state in enumerate(ranks)}
-        facts = ("epoch", "iter", "trainkit_version", "torch_version")
-        write_checkpoint(directory, files, {key: checkpoint["meta"][key] for key in facts})
-        if not directory.name.startswith("best_"):
-            (directory.parent / "last_checkpoint").write_text(f"{directory.name}\n")
-    barrier()
+    own: dict[str, Any] = {"rng": get_rng_state()}
+    gradients = open_gradients(runner.optim_wrapper)
+    if gradients:  # each rank has its own until a window ends
+        own["gradients"] = {name: gradient.cpu() for name, gradient in gradients.items()}
+    ranks = all_gather_object(own)
+    files = {"model.pt": checkpoint.pop("state_dict"), "state.pt": checkpoint}
+    files |= {f"rank_{rank}.pt": state for rank, state in enumerate(ranks)}
+
+    def prepare() -> Callable[[], None]:
+        for name, state in files.items():
+            check_plain(state, name.removesuffix(".pt"))
+        taken = runner.checkpoint_writer.snapshot.take(files) if background else files
+        return partial(_write, runner, directory, taken)
+
+    runner.checkpoint_writer.write(
+        prepare if is_main_process() else None, then, background=background
+    )
     return directory
+
+
+def _write(runner: Runner, directory: Path, files: Mapping[str, Any]) -> None:
+    """Write a checkpoint; this may run in a thread of its own."""
+    state = compact(files)
+    bad = _non_finite(runner, state)
+    facts = ("epoch", "iter", "trainkit_version", "torch_version")
+    meta = state["state.pt"]["meta"]
+    write_checkpoint(directory, state, {**{key: meta[key] for key in facts}, "non_finite": bad})
+    if bad:
+        runner.logger.warning(
+            "%s has NaN or infinity in its weights (%s). The newest without is kept, and a resume "
+            "goes on from there.",
+            directory,
+            some(bad),
+        )
+    if not directory.name.startswith(("best_", "failed_")):
+        point_to(directory)
+
+
+def _non_finite(runner: Runner, files: Mapping[str, Any]) -> list[str]:
+    """Return the names of weights, and of averages of them, that are not finite."""
+    # In a buffer, infinity may be meant: attention masks have it.
+    buffers = {name for name, _ in unwrap(runner.model).named_buffers(remove_duplicate=False)}
+    other = files["state.pt"].get("ema_state_dict", {})
+    other = {name.removeprefix("module."): value for name, value in other.items()}
+    names = [name for each in (files["model.pt"], other) for name in non_finite(each, buffers)]
+    return list(dict.fromkeys(names))
 
 
 def _state(runner: Runner, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +121,7 @@ def _state(runner: Runner, meta: Mapping[str, Any]) -> dict[str, Any]:
         "param_schedulers": [_scheduler_state(s) for s in runner.param_schedulers],
         "message_hub": runner.message_hub.state_dict(),
         "train_loop": progress,
+        "end": {"by_epoch": runner.by_epoch, "last": getattr(runner.train_loop, "last", None)},
         "hooks": runner.hooks.state_dict(),
         "visualizer": runner.visualizer.state_dict(),
     }
@@ -85,12 +138,17 @@ def _meta(runner: Runner) -> dict[str, Any]:
         "torch_version": str(torch.__version__),
         "world_size": runner.world_size,
     }
+    return {**meta, **_dataset_meta(runner)}
+
+
+def _dataset_meta(runner: Runner) -> dict[str, Any]:
+    """Return what the training data says of itself, as ``{"dataset_meta": ...}``."""
     dataset_meta = getattr(getattr(runner.train_dataloader, "dataset", None), "metainfo", None)
     try:
         check_plain(dataset_meta)
     except CheckpointError:
-        return meta  # a description with arrays in it; nothing depends on it
-    return {**meta, "dataset_meta": runner.redactor.facts(dataset_meta)}
+        return {}  # a description with arrays in it; nothing depends on it
+    return {"dataset_meta": runner.redactor.facts(dataset_meta)}
 
 
 def _scheduler_state(scheduler: Any) -> dict[str, Any]:
@@ -98,6 +156,7 @@ def _scheduler_state(scheduler: Any) -> dict[str, Any]:
         "class": type(scheduler).__name__,
         "unit": scheduler.unit,
         "state": scheduler.state_dict(),
+        "settings": scheduler_settings(scheduler),
     }
 
 
@@ -117,6 +176,16 @@ def find(runner: Runner, purpose: str) -> Path | None:
         CheckpointError: ``load_from`` names none; none in ``work_dir`` is good; an evaluation has
             no weights.
     """
+    path = _meant(runner, purpose)
+    bad = read_manifest(path).get("non_finite") if path is not None and path.is_dir() else None
+    if bad:
+        runner.logger.warning(
+            "%s, which is used, has NaN or infinity in its weights (%s).", path, some(bad)
+        )
+    return path
+
+
+def _meant(runner: Runner, purpose: str) -> Path | None:
     if runner.load_from is not None:
         named = locate_checkpoint(runner.load_from)
         foreign = named.parent.resolve() != runner.checkpoint_dir.resolve()
@@ -137,6 +206,7 @@ def find(runner: Runner, purpose: str) -> Path | None:
 
 
 def _newest(runner: Runner, *, own: bool) -> Path | None:
+    runner.checkpoint_writer.settle(wait=True)
     path, problems = find_latest(runner.checkpoint_dir, own=own)
     for problem in problems:
         done = "It was set aside" if own else "It is passed over"
@@ -144,86 +214,26 @@ def _newest(runner: Runner, *, own: bool) -> Path | None:
     return path
 
 
-def load_weights(
-    runner: Runner,
-    path: Path,
-    *,
-    map_location: str | torch.device = "cpu",
-    strict: bool = False,
-    revise_keys: Sequence[tuple[str, str]] = WRAPPER_PREFIXES,
-) -> dict[str, Any]:
-    """Load a checkpoint's weights into the model; return the checkpoint.
-
-    Raises:
-        CheckpointError: The weights do not fit: any key if ``strict``, else no key at all.
-    """
-    checkpoint = read_checkpoint(path, map_location, get_rank())
-    runner.hooks.after_load_checkpoint(runner, checkpoint)
-    if runner.is_resuming and "ema_state_dict" in checkpoint:
-        runner.logger.warning("%s holds an average that no hook keeps; it is left out.", path)
-        checkpoint["state_dict"] = trained_weights(checkpoint.pop("ema_state_dict"))
-    weights = {
-        _renamed(name, revise_keys): value for name, value in checkpoint["state_dict"].items()
-    }
-    model = unwrap(runner.model)
-    problems, fitting = _compare(model.state_dict(), weights)
-    if problems and (strict or not fitting):
-        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems)}.")
-    for problem in problems:
-        runner.logger.warning("%s: %s", path, problem)
-    model.load_state_dict(fitting, strict=False)
-    return checkpoint
-
-
-def _renamed(name: str, revise_keys: Sequence[tuple[str, str]]) -> str:
-    for pattern, replacement in revise_keys:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _compare(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """Return what does not fit, in words, and the entries that do."""
-    wrong_shape = [k for k in own.keys() & loaded.keys() if _shape(own[k]) != _shape(loaded[k])]
-    missing = [k for k in own if k not in loaded and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in loaded if k not in own]
-    shapes = [f"{k} {_shape(loaded[k])} for {_shape(own[k])}" for k in sorted(wrong_shape)]
-    kinds = (
-        ("missing in it", missing),
-        ("not in the model", unexpected),
-        ("of another shape", shapes),
-    )
-    fitting = {k: v for k, v in loaded.items() if k in own and k not in wrong_shape}
-    return [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names], fitting
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def _some(names: Sequence[str], limit: int = 10) -> str:
-    return ", ".join(names[:limit]) + (
-        f" and {len(names) - limit} more" if len(names) > limit else ""
-    )
-
-
 def resume(runner: Runner, path: Path) -> None:
     """Take the whole state of a run from a checkpoint.
 
-    The config wins where it was changed since: learning rates, milestones, ``max_epochs`` and the
-    like.
+    The config wins where it was changed since (learning rates, milestones, ``max_epochs`` and the
+    like), unless ``resume_with`` is ``"checkpoint"``.
 
     Raises:
         CheckpointError: The weights or the optimizer's state do not fit, or it is no whole
             checkpoint.
     """
-    checkpoint = load_weights(runner, path, strict=True)
+    checkpoint = load_weights(runner, path, options=LoadOptions(strict=True))
     if "train_loop" not in checkpoint or "optimizer" not in checkpoint:
         raise CheckpointError(
             f"{path} holds weights only, so training cannot go on from it. Use load_from without "
             "resume."
         )
+    if runner.resume_with == "checkpoint":
+        take_settings(runner, checkpoint, path)
     loop = runner.train_loop
-    _check_data(runner, checkpoint["train_loop"])
+    _check_data(runner, checkpoint)
     loop.load_state_dict(checkpoint["train_loop"])
     if checkpoint["meta"].get("seed") != runner.seed:
         seed = checkpoint["meta"].get("seed")
@@ -243,14 +253,27 @@ def resume(runner: Runner, path: Path) -> None:
     runner.hooks.load_state_dict(checkpoint["hooks"])
     runner.visualizer.load_state_dict(checkpoint.get("visualizer", {}))
     runner.resumed_rng = checkpoint.get("rank", {}).get("rng")
+    _resume_gradients(runner, checkpoint)
     for newer in set_aside_newer(runner.checkpoint_dir, loop.iter):
         runner.logger.warning("%s is newer than what is gone on from; it was set aside.", newer)
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", path, loop.epoch, loop.iter)
 
 
-def _check_data(runner: Runner, progress: Mapping[str, Any]) -> None:
-    """Say so if an epoch has another number of batches than when the checkpoint was written."""
-    before, now = progress.get("batches"), num_batches(runner.train_dataloader)
+def _resume_gradients(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Take the gradients of a window in which the checkpoint was written."""
+    gradients = checkpoint.get("rank", {}).get("gradients", {})
+    if gradients and checkpoint["meta"].get("world_size", 1) == runner.world_size:
+        load_gradients(runner.optim_wrapper, gradients)
+    elif runner.optim_wrapper.is_accumulating:
+        runner.logger.warning(
+            "The checkpoint was written inside a window of accumulated gradients, and holds none "
+            "for this number of ranks: the window's update is smaller."
+        )
+
+
+def _check_data(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Say so if the training data is other data than when the checkpoint was written."""
+    before, now = checkpoint["train_loop"].get("batches"), num_batches(runner.train_dataloader)
     if before is not None and before != now:
         runner.logger.warning(
             "An epoch had %s batches when the checkpoint was written and has %s now: iterations, "
@@ -258,6 +281,20 @@ def _check_data(runner: Runner, progress: Mapping[str, Any]) -> None:
             before,
             now,
         )
+    old, new = checkpoint["meta"].get("dataset_meta"), _dataset_meta(runner).get("dataset_meta")
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys(), key=str):
+            was, says = repr(old.get(key)), repr(new.get(key))
+            if was != says:
+                runner.logger.warning(
+                    "The training data says %s of its %s; it said %s when the checkpoint was "
+                    "written.",
+                    *(_shortened(says), key, _shortened(was)),
+                )
+
+
+def _shortened(text: str, limit: int = 100) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def _resume_schedulers(runner: Runner, states: Sequence[Mapping[str, Any]]) -> None:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from trainkit.checkpoint import locate_checkpoint
+from trainkit.config.build import build, named
 from trainkit.config.check import Node
 from trainkit.config.findings import Finding, shown
 from trainkit.config.signature import fits
+from trainkit.data import BaseDataset
 from trainkit.errors import CheckpointError, ConfigError, TrainkitError, did_you_mean
 from trainkit.evaluator import BaseMetric
+from trainkit.hooks import CheckpointHook, NanGuardHook
+from trainkit.hooks.rollback import no_way_back
 from trainkit.log import check_level
+from trainkit.log_processor import LogProcessor
+from trainkit.model import PretrainedInit
 from trainkit.optim_wrapper import with_amp
 from trainkit.param_scheduler.plateau import TRAIN
 from trainkit.run_dir import check_directory
 from trainkit.runner.checked import Config
+from trainkit.runner.from_config import KNOWN_KEYS, SAME_NAME
+from trainkit.runner.sets import are_by_set, evaluator_problems, set_problem, sets_of
+from trainkit.runner.settings import check_resume_with
 from trainkit.runner.stand_in import NoBatch, StandInLoader
 
 # Names of a dataset's arguments that are places on the disk.
@@ -27,17 +37,45 @@ _PATH_ENDINGS = ("_root", "_dir", "_file", "_path")
 def batch_sizes(config: Config) -> Iterator[Finding]:
     """A loader that drops incomplete batches needs one that is complete."""
     for split in ("train", "val", "test"):
-        path, loader = config.loader(split)
-        if path in config.nodes and f"{path}.dataset" in config.nodes:
-            try:
-                len(StandInLoader(loader, path))
-            except NoBatch as error:
-                yield Finding(f"{path}.batch_size", str(error))
-            except TrainkitError as error:
-                # Else it is not known without the data; or wrong, and told of as such.
-                key = str(error).partition(" ")[0]
-                if key in (f"{path}.batch_size", f"{path}.num_batch_per_epoch"):
-                    yield Finding(key, str(error))
+        for path, loader in config.loaders(split).values():
+            if path in config.nodes and f"{path}.dataset" in config.nodes:
+                yield from _batch_size(path, loader)
+
+
+def _batch_size(path: str, loader: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        len(StandInLoader(loader, path))
+    except NoBatch as error:
+        yield Finding(f"{path}.batch_size", str(error))
+    except TrainkitError as error:
+        # Else it is not known without the data; or wrong, and told of as such.
+        key = str(error).partition(" ")[0]
+        if key in (f"{path}.batch_size", f"{path}.num_batch_per_epoch"):
+            yield Finding(key, str(error))
+
+
+def named_sets(config: Config) -> Iterator[Finding]:
+    """Each of several sets needs a loader, and evaluators by set one for each."""
+    found: dict[str, str] = {}  # both splits may have one evaluator
+    for split in ("val", "test"):
+        path, _ = config.loader(split)
+        sets = sets_of(config.plain, split)
+        for name, loader in sets.items():
+            text = set_problem(loader, f"{path}.{name}")
+            found |= {} if text is None else {f"{path}.{name}": text}
+        if config.plain.get(f"{split}_cfg") is not None:
+            found |= evaluator_problems(*config.evaluator(split), path, sets)
+    yield from (Finding(key, text) for key, text in found.items())
+
+
+def before_training(config: Config) -> Iterator[Finding]:
+    """To validate before training there must be a validation."""
+    loop = config.plain.get("train_cfg")
+    asked = isinstance(loop, Mapping) and loop.get("val_before_train") is True
+    if asked and config.plain.get("val_cfg") is None:
+        key = "train_cfg.val_before_train"
+        text = f"{key} is true, but there is no validation (val_cfg is null)."
+        yield Finding(key, f"{text} Set it to false, or validate.")
 
 
 def monitors(config: Config) -> Iterator[Finding]:
@@ -54,7 +92,9 @@ def monitors(config: Config) -> Iterator[Finding]:
                     text = f"{key} is {metric!r}, but there is no validation (val_cfg is null)."
                     off = key if _may_be_null(node, argument) else path
                     yield Finding(key, f"{text} Set {off} to null, or validate.")
-                elif names is not None and metric not in names:
+                elif names is None or metric in names or _may_be_a_loss(config, metric):
+                    continue
+                else:
                     text = f"{key} is {metric!r}, which no metric of the evaluator gives."
                     near = did_you_mean(metric, names, listed="There is")
                     yield Finding(key, f"{text} {near}")
@@ -67,17 +107,55 @@ def _may_be_null(node: Node, argument: str) -> bool:
 
 def _metric_names(config: Config) -> tuple[str, ...] | None:
     """Return the names of all numbers of the validation; None if a metric does not declare them."""
-    evaluator = config.plain.get("evaluator")
-    own = isinstance(evaluator, Mapping) and "_target_" not in evaluator and "val" in evaluator
-    root = "val_evaluator" if "val_evaluator" in config.plain else "evaluator"
+    path, evaluator = config.evaluator("val")
     found: list[str] = []
-    for _, node in config.below(f"{root}.val" if own else root):
+    by_set = are_by_set(evaluator, sets_of(config.plain, "val"))
+    for name in config.loaders("val"):
+        metrics = _declared(config, f"{path}.{name}" if by_set else path)
+        if metrics is None:
+            return None
+        found += metrics if name is None else [f"{name}/{metric}" for metric in metrics]
+    return tuple(found) or None
+
+
+def _declared(config: Config, path: str) -> list[str] | None:
+    """Return the names that the metrics of an evaluator declare; None if one does not."""
+    found: list[str] = []
+    for _, node in config.below(path):
         if isinstance(node.target, type) and issubclass(node.target, BaseMetric):
             names = node.target.declared_names(**node.arguments)
             if names is None:
                 return None
             found += names
-    return tuple(found) or None
+    loop = config.plain.get("val_cfg")
+    computes_loss = isinstance(loop, Mapping) and loop.get("loss") is True
+    return [*found, *(["loss"] if computes_loss and found else [])]
+
+
+def _may_be_a_loss(config: Config, metric: str) -> bool:
+    """Whether a name may be that of a loss that the model gives with its predictions."""
+    model = config.nodes.get("model")
+    is_own = model is not None and str(model.target.__module__).startswith("trainkit.")
+    loop = config.plain.get("val_cfg")
+    computes = isinstance(loop, Mapping) and loop.get("loss") is True
+    return "loss" in metric and (computes or not is_own)
+
+
+def rollbacks(config: Config) -> Iterator[Finding]:
+    """To go back to a checkpoint, the run must save some before its end."""
+    hooks = list(config.below("hooks"))
+    if "default_hooks" in config.given or any(_saves_on_the_way(node) for _, node in hooks):
+        return
+    for path, node in hooks:
+        if node.target is NanGuardHook and node.arguments.get("policy") == "rollback":
+            yield Finding(f"{path}.policy", no_way_back(path))
+
+
+def _saves_on_the_way(node: Node) -> bool:
+    given = node.arguments
+    is_one = isinstance(node.target, type) and issubclass(node.target, CheckpointHook)
+    saves = given.get("interval", -1) != -1 and given.get("save_optimizer", True)
+    return is_one and bool(saves)
 
 
 def paths(config: Config) -> Iterator[Finding]:
@@ -101,6 +179,27 @@ def _absent(path: str, node: Node) -> Iterator[Finding]:
             yield Finding(f"{path}.{name}", f"{text} Give the path of the data.")
 
 
+def pipelines(config: Config) -> Iterator[Finding]:
+    """Each entry of a dataset's pipeline must be a transform, or null."""
+    for path, node in config.nodes.items():
+        if isinstance(node.target, type) and issubclass(node.target, BaseDataset):
+            yield from _no_transforms(f"{path}.pipeline", node.arguments.get("pipeline"))
+
+
+def _no_transforms(path: str, pipeline: Any) -> Iterator[Finding]:
+    is_list = isinstance(pipeline, list)
+    if not is_list and (not isinstance(pipeline, Mapping) or "_target_" in pipeline):
+        return
+    for name, entry in named(pipeline):
+        unnamed = isinstance(entry, Mapping) and "_target_" not in entry
+        if unnamed or isinstance(entry, str | int | float | list):
+            key = f"{path}[{name}]" if is_list else f"{path}.{name}"
+            text = f"{key} is {shown(entry)}; expected a transform: a config with _target_."
+            if unnamed and "type" in entry:
+                text += " MMEngine's 'type' is '_target_: <full import path>' here."
+            yield Finding(key, text)
+
+
 def weights(config: Config) -> Iterator[Finding]:
     """``load_from`` must name a checkpoint."""
     load_from = config.plain.get("load_from")
@@ -109,6 +208,43 @@ def weights(config: Config) -> Iterator[Finding]:
             locate_checkpoint(load_from)
         except CheckpointError as error:
             yield Finding("load_from", str(error), error=CheckpointError)
+
+
+def pretrained(config: Config) -> Iterator[Finding]:
+    """What ``PretrainedInit`` loads must be there; a run that is resumed has weights already."""
+    for path, node in config.nodes.items():
+        checkpoint = node.arguments.get("checkpoint")
+        if node.target is not PretrainedInit or not isinstance(checkpoint, str):
+            continue
+        if "://" not in checkpoint and not config.plain.get("resume"):
+            try:
+                locate_checkpoint(checkpoint)
+            except CheckpointError as error:
+                yield Finding(f"{path}.checkpoint", str(error), error=CheckpointError)
+
+
+def own_runner(config: Config) -> Iterator[Finding]:
+    """A Runner of the user's takes what every Runner gets, and has nothing of it as its own."""
+    node = config.nodes.get("runner")
+    if node is None or node.schema is None:
+        return
+    for name in sorted(node.content.keys() & {*KNOWN_KEYS, "cfg", "paths"}):
+        text = f"runner.{name}: {name} has a place of its own in the config."
+        yield Finding(f"runner.{name}", text)
+    lacks = [name for name in SAME_NAME if name not in node.schema.parameters]
+    if lacks and not node.schema.is_open:
+        kind = getattr(node.target, "__name__", "")
+        text = f"runner: {kind} does not take {lacks[0]}, which every Runner gets. Take **kwargs, "
+        yield Finding("runner._target_", f"{text}and pass them on to Runner.")
+
+
+def resume_with(config: Config) -> Iterator[Finding]:
+    """``resume_with`` is one of two."""
+    if isinstance(config.plain.get("resume_with"), str):
+        try:
+            check_resume_with(config.plain["resume_with"])
+        except ConfigError as error:
+            yield Finding("resume_with", str(error))
 
 
 def resume(config: Config) -> Iterator[Finding]:
@@ -181,6 +317,18 @@ def mixed_precision(config: Config) -> Iterator[Finding]:
         except ConfigError as error:
             if error.key == "amp":  # else it is told as a mistake of the wrapper itself
                 yield Finding("amp", str(error))
+
+
+def log_windows(config: Config) -> Iterator[Finding]:
+    """Log lines of a run that counts iterations have no epochs to be the mean of."""
+    node, loop = config.nodes.get("log_processor"), config.nodes.get("train_cfg")
+    by_epoch = getattr(loop.target, "by_epoch", True) if loop is not None else True
+    if node is not None and node.target is LogProcessor and isinstance(by_epoch, bool):
+        try:
+            build({**node.arguments, "_target_": LogProcessor}, node.path).check(by_epoch)
+        except ConfigError as error:
+            key = str(error).partition(" ")[0].rstrip(":")
+            yield Finding(key if key.startswith("log_processor") else "log_processor", str(error))
 
 
 def log_level(config: Config) -> Iterator[Finding]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ from trainkit.checkpoint import list_checkpoints, locate_checkpoint
 from trainkit.config.schema import TrainConfig
 from trainkit.dist import is_main_process
 from trainkit.env import collect_env
-from trainkit.errors import ConfigError
+from trainkit.errors import ConfigError, Preempted
 from trainkit.hook import Hook, HookList
 from trainkit.log import FILE_ONLY
 from trainkit.model import unwrap
 from trainkit.run_dir import lock, make_directory, read_status, unused
-from trainkit.runner import from_config
+from trainkit.runner import ending, from_config
 from trainkit.runner import resume as state
 from trainkit.runner.assembly import Assembly
-from trainkit.seed import set_rng_state
+from trainkit.runner.fit import Rename
+from trainkit.runner.load import LoadOptions, load_weights
+from trainkit.runner.summary import parameter_table
+from trainkit.seed import get_rng_state, set_rng_state
 
 
 class Runner(Assembly):
@@ -37,8 +41,9 @@ class Runner(Assembly):
             :class:`BaseModel`.
         work_dir: The run's directory; it is made when the run starts.
         train_dataloader: Training data; a config is a ``torch.utils.data.DataLoader``.
-        val_dataloader: Validation data.
-        test_dataloader: Test data.
+        val_dataloader: Validation data; several sets by name are ``{"easy": ..., "hard": ...}``,
+            with metrics ``easy/accuracy`` and ``hard/accuracy``.
+        test_dataloader: Test data, in the same forms.
         train_cfg: The train loop: ``{"by_epoch": True, "max_epochs": 3}`` or ``{"_target_": ...,
             ...}``.
         val_cfg: The val loop; ``{}`` is a plain one.
@@ -47,15 +52,19 @@ class Runner(Assembly):
             batch size.
         optim_wrapper: The optimizer and how it is used: ``{"optimizer": ...}``.
         param_scheduler: One scheduler, or a list or dict of them.
-        val_evaluator: Metrics of the validation.
+        val_evaluator: Metrics of the validation, for all sets or by set.
         test_evaluator: Metrics of the test.
         default_hooks: Changes to the default hooks by name; None removes one.
         custom_hooks: Further hooks, a list or a dict by name.
         data_preprocessor: Goes into a model config that has none.
         load_from: Weights to start from, or with ``resume`` the checkpoint to go on from: a run, a
             checkpoint, a file.
+        load_cfg: Arguments of :class:`trainkit.runner.LoadOptions`: how the weights of
+            ``load_from`` are taken.
         resume: Go on from ``load_from``, or from the newest checkpoint in ``work_dir``; none there:
             start anew.
+        resume_with: Whose learning rates and other values of the optimizer, schedules and end of
+            the run hold where the two differ: the ``"config"``'s or the ``"checkpoint"``'s.
         launcher: ``"none"``: one process.
         env_cfg: Arguments of :func:`trainkit.env.setup_env`.
         log_processor: How log lines are made.
@@ -75,7 +84,7 @@ class Runner(Assembly):
 
     @classmethod
     def from_cfg(cls, cfg: Any, **given: Any) -> Runner:
-        """Make a runner from a config; what is ``given`` wins over it.
+        """Make a runner from a config, of the class that it names; what is ``given`` wins over it.
 
         Args:
             cfg: As ``compose()`` returns it, or a TrainConfig. Without a ``work_dir``, the run gets
@@ -93,33 +102,50 @@ class Runner(Assembly):
         if isinstance(cfg, TrainConfig):
             cfg = compose(config=cfg)
         raise_findings(find_mistakes(cfg, given))
-        return cls(**from_config.arguments(cfg, **given))
+        return from_config.make(cls, cfg, **given)
 
     def train(self) -> nn.Module:
-        """Train to the end, from the beginning or a checkpoint; return the model."""
-        self.build_training()
-        loop = self.train_loop
-        with self._working("train"):
-            self.hooks.before_run(self)
-            self._init_weights()
-            self.load_or_resume()
-            self.visualizer.open(self.work_dir, resume_step=loop.iter if loop.iter else None)
-            self.visualizer.add_config(self.config_text)
-            wrapper = self.optim_wrapper
-            wrapper.initialize_count_status(unwrap(self.model), wrapper.inner_count, loop.max_iters)
-            if not self._has_trained:
-                set_rng_state(self.resumed_rng or self._rng_state)
-            loop.run()
-            self._has_trained = True
-            self.hooks.after_run(self)
+        """Train to the end, from the beginning or a checkpoint; return the model.
+
+        In the main thread, SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C end training after the current
+        step, with a checkpoint.
+
+        Raises:
+            Preempted: Training was asked to end, and is saved.
+        """
+        with self.interrupts:
+            self.build_training()
+            with self._working("train"):
+                self._train()
         model: nn.Module = self.model
         return model
+
+    def _train(self) -> None:
+        loop = self.train_loop
+        self.hooks.before_run(self)
+        if self.resume_wanted:  # what is gone on from is whole, and needs no initial weights
+            self.load_or_resume()
+        self._init_weights()
+        self.load_or_resume()
+        self.visualizer.open(self.work_dir, resume_step=loop.iter if loop.iter else None)
+        self.visualizer.add_config(self.config_text)
+        wrapper = self.optim_wrapper
+        wrapper.initialize_count_status(unwrap(self.model), wrapper.inner_count, loop.max_iters)
+        if not self._has_trained:
+            set_rng_state(self.resumed_rng or self._rng_state)
+        self.is_exact = True
+        with ending.saved(self):
+            self.end_if_asked()  # while the parts were built
+            loop.run()
+            self.checkpoint_writer.settle(wait=True)
+        self._has_trained = True
+        self.hooks.after_run(self)
 
     def build_training(self) -> None:
         """Build whatever training needs, in MMEngine's order; nothing is written yet."""
         if self._has_failed:
             raise ConfigError(
-                "This runner's training ended with an error, and its counters stand in between. "
+                "This runner's training was broken off, and its counters stand in between. "
                 "Make a new Runner with resume=True."
             )
         self._refuse_foreign_run()
@@ -150,6 +176,33 @@ class Runner(Assembly):
         self.logger.info("Training will stop: %s.", reason)
         self.train_loop.stop_training = True
 
+    def request_preemption(self, reason: str) -> None:
+        """Save and end training after the current iteration, to be resumed; see :meth:`train`."""
+        if self.interrupts.reason is None:
+            self.logger.info("Training will be saved and ended: %s.", reason)
+        self.interrupts.ask(reason)
+
+    def at_boundary(self) -> None:
+        """Take note that a resume could go on from here to the bit; end training if asked to.
+
+        A window of accumulated gradients is waited for, so that a checkpoint need not hold them.
+        Loops call it between two iterations and two epochs, the counters being risen.
+        """
+        self.is_exact = True
+        self.checkpoint_writer.settle()
+        reason = self.interrupts.agreed(self.train_loop.iter)
+        if reason is not None and not self.optim_wrapper.is_accumulating:
+            raise Preempted(reason)
+
+    def end_if_asked(self) -> None:
+        """End training if asked to, in the midst of a validation, which a resume repeats.
+
+        Several ranks may have different numbers of batches there, and can agree only later.
+        """
+        asked = self.interrupts.reason
+        if asked is not None and self.is_exact and not self.interrupts.several:
+            raise Preempted(asked)
+
     def register_hook(
         self, hook: Hook, priority: int | str | None = None, name: str | None = None
     ) -> None:
@@ -169,14 +222,22 @@ class Runner(Assembly):
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
         meta: Mapping[str, Any] | None = None,
+        background: bool = False,
+        then: Callable[[], None] = lambda: None,
     ) -> Path:
-        """Write a checkpoint directory ``out_dir/filename``; every rank calls it, rank 0 writes."""
+        """Write a checkpoint directory ``out_dir/filename``; every rank calls it, rank 0 writes.
+
+        With ``background`` the state is copied, and written while training goes on. ``then`` is
+        called once the checkpoint stands; a write that has failed raises after the current step.
+        """
         return state.save(
             self,
             Path(out_dir) / filename,
             save_optimizer=save_optimizer,
             save_param_scheduler=save_param_scheduler,
             meta=meta,
+            background=background,
+            then=then,
         )
 
     def load_checkpoint(
@@ -184,23 +245,23 @@ class Runner(Assembly):
         filename: str | Path,
         map_location: str | torch.device = "cpu",
         strict: bool = False,
-        revise_keys: Sequence[tuple[str, str]] = state.WRAPPER_PREFIXES,
+        revise_keys: Sequence[Rename] = (),
     ) -> dict[str, Any]:
-        """Load a checkpoint's weights; return the checkpoint.
+        """Load a checkpoint's weights, all that fits or nothing; return the checkpoint.
 
         Args:
             filename: A run, a checkpoint directory, or a file that ``torch.load`` reads.
             map_location: Device that the tensors are read to.
             strict: Raise if any key does not fit, instead of warning.
             revise_keys: Pairs ``(regular expression, replacement)`` that rename the checkpoint's
-                keys.
+                keys, from which what wrappers put before them is gone.
         """
-        path = locate_checkpoint(filename)
+        self.checkpoint_writer.settle(wait=True)
+        path, options = locate_checkpoint(filename), LoadOptions(strict, revise_keys)
+        checkpoint = load_weights(self, path, map_location=map_location, options=options)
         self._loaded_for.update(("train", "val", "test"))
         self._has_weights = True
-        return state.load_weights(
-            self, path, map_location=map_location, strict=strict, revise_keys=revise_keys
-        )
+        return checkpoint
 
     def load_or_resume(self, purpose: str = "train") -> None:
         """Load what ``load_from`` and ``resume`` ask for, once."""
@@ -214,7 +275,9 @@ class Runner(Assembly):
             finally:
                 self.is_resuming = False
         elif path is not None:
-            state.load_weights(self, path, strict=purpose != "train")
+            given = LoadOptions() if self.load_from is None else self.load_options
+            strict = purpose != "train" if given.strict is None else given.strict
+            load_weights(self, path, options=replace(given, strict=strict))
             self.logger.info("Loaded the weights of %s", path)
         elif self.resume_wanted:
             self.logger.info(
@@ -258,42 +321,16 @@ class Runner(Assembly):
                     if not self.is_training:
                         self.visualizer.close()
             return
-        with lock(self.work_dir), self.log.active(self.work_dir), self._recorded():
+        with lock(self.work_dir), self.log.active(self.work_dir), ending.recorded(self):
             self._report()
-            self.is_training = True
+            self.is_training = self._has_failed = True  # until it is seen to end
             try:
                 yield
+                self._has_failed = False
             finally:
+                ending.finish_writing(self)
                 self.is_training = False
                 self.visualizer.close()
-
-    @contextlib.contextmanager
-    def _recorded(self) -> Iterator[None]:
-        """Keep ``status.json``, so that it says how the run ended."""
-        if not is_main_process():
-            yield
-            return
-        facts = {"experiment_name": self.experiment_name, "seed": self.seed}
-        self.record.begin(**facts, **self.record_facts)
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._has_failed = True
-            self.logger.warning("Stopped by Ctrl-C. resume=true goes on from the last checkpoint.")
-            self.record.end("failed", error="KeyboardInterrupt")
-            raise
-        except BaseException as error:
-            self._has_failed = True
-            self.logger.error(
-                "The run failed: %s: %s",
-                type(error).__name__,
-                error,
-                exc_info=True,
-                extra=FILE_ONLY,
-            )
-            self.record.end("failed", error=f"{type(error).__name__}: {error}")
-            raise
-        self.record.end("finished")
 
     def _refuse_foreign_run(self) -> None:
         """Raise if training would write over what an earlier run left."""
@@ -320,6 +357,7 @@ class Runner(Assembly):
             f"{trained:,}",
         )
         self.logger.info("In %s", self.work_dir)
+        self.logger.info("Parameters:\n%s", parameter_table(self.model), extra=FILE_ONLY)
         shown = json.dumps({key: value for key, value in env.items() if key != "git"}, indent=1)
         self.logger.info(
             "Environment: %s\nHooks:\n%s\n%s",
@@ -353,5 +391,7 @@ class Runner(Assembly):
     def _init_weights(self) -> None:
         init_weights = getattr(unwrap(self.model), "init_weights", None)
         if callable(init_weights) and not self._has_weights:
+            set_rng_state(self._rng_state)
             init_weights()
+            self._rng_state = get_rng_state()
         self._has_weights = True

@@ -25,12 +25,17 @@ from trainkit.errors import ConfigError, TrainkitError
 from trainkit.hook import get_priority
 from trainkit.optim_wrapper import CONSTRUCTOR_KEYS, OptimWrapper, constructor_of
 from trainkit.runner.checked import Config
+from trainkit.runner.load import LoadOptions
 from trainkit.runner.parts import compile_model
 from trainkit.runner.stand_in import StandInLoader, StandInModel, build_stand_in_loop
 
 # Arguments of a DataLoader that the run settles with its data; and those that a batch_sampler gets.
 _ORDER = frozenset({"dataset", "sampler", "batch_sampler", "shuffle"})
 _BATCHES = frozenset({"batch_size", "drop_last"})
+# Modules of whose classes nothing holds data or weights.
+_LIGHT = tuple(
+    f"trainkit.model.{name}" for name in ("image_preprocessor", "initializers", "pretrained")
+)
 _ENV_CHECKS: Mapping[str, Callable[[Any], object]] = {
     "device": env.check_device,
     "num_threads": env.check_num_threads,
@@ -69,8 +74,12 @@ def _part(config: Config, node: Node, stand_in: StandInLoader) -> Iterator[Findi
         yield from _wrapper(config, node)
     elif node.place.kind is torch.optim.Optimizer and _is_of(node, "torch.optim."):
         yield from _optimizer(node)
+    elif node.target is LoadOptions:
+        yield from _refused(node, partial(LoadOptions, **node.arguments))
     elif node.target is env.setup_env:
         yield from _environment(node)
+    elif getattr(node.target, "__module__", None) in _LIGHT:
+        yield from _made(node)
 
 
 def _make_hook(node: Node) -> None:
@@ -126,6 +135,15 @@ def _loader(node: Node, told: Collection[str]) -> Iterator[Finding]:
         yield from _constructed(node.target, node.path, given, [None])
 
 
+def _made(node: Node) -> Iterator[Finding]:
+    text = _refusal(partial(build, {**node.arguments, "_target_": node.target}, node.path))
+    name = text.partition(" ")[0]
+    if node.schema is not None and name in node.schema.parameters:
+        yield Finding(f"{node.path}.{name}", f"{node.path}.{text}")
+    elif text:
+        yield Finding(node.path, text if text.startswith(node.path) else f"{node.path}: {text}")
+
+
 def _environment(node: Node) -> Iterator[Finding]:
     for name, check in _ENV_CHECKS.items():
         if name in node.arguments:
@@ -135,13 +153,11 @@ def _environment(node: Node) -> Iterator[Finding]:
 
 
 def _compiled(options: Any) -> Iterator[Finding]:
-    """Yield what is no option of torch.compile, and a backend that there is not.
-
-    A mode is left to the run: what knows them takes seconds to load.
-    """
+    """Yield what is no option of torch.compile, and a backend or mode that there is not."""
     if options is None or options is False or not _is_plain(options):
         return
-    if options is True or (isinstance(options, Mapping) and options.get("backend") is None):
+    looked_up = ("backend", "mode", "options")  # to load what knows them takes two seconds
+    if options is True or (isinstance(options, Mapping) and not any(map(options.get, looked_up))):
         return
     text = _refusal(partial(compile_model, StandInModel(), options, "compile"))
     if text:

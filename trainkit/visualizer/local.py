@@ -60,8 +60,8 @@ class LocalVisBackend(VisBackend):
         """Write one line. Values that JSON does not know (NaN, infinity) are written as strings."""
         assert self._file is not None, "open() comes first"
         values = {key: _as_json(value) for key, value in scalars.items() if key != "step"}
+        self._lines += 1  # a line that a full disk refuses now is held, and comes with a later one
         self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines += 1
 
     def add_image(self, name: str, image: Pixels, step: int) -> None:
         """Write a PNG file."""
@@ -79,8 +79,8 @@ class LocalVisBackend(VisBackend):
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            file.close()
 
 
 def _pictures(directory: Path, resume_step: int | None) -> Path:

@@ -1,0 +1,99 @@
+"""Losses of an evaluation: means over samples, and where a batch says how many it has."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainkit.dataloader import default_collate, pseudo_collate
+from trainkit.evaluator import LossAverage, batch_size, split_losses
+
+_values = st.floats(-1e3, 1e3)
+
+
+@given(st.lists(st.lists(_values, min_size=1, max_size=4), min_size=1, max_size=6))
+def test_the_mean_does_not_depend_on_how_samples_are_batched(batches: list[list[float]]) -> None:
+    average = LossAverage()
+    for batch in batches:
+        average.update({"loss": torch.tensor(batch, dtype=torch.float64).mean()}, len(batch))
+    samples = [value for batch in batches for value in batch]
+    expected = math.fsum(samples) / len(samples)
+    assert average.compute()["loss"] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_where_one_batch_tells_no_size_all_count_alike() -> None:
+    average = LossAverage()
+    average.update({"loss": torch.tensor(1.0)}, 3)
+    average.update({"loss": torch.tensor(2.0)}, None)
+    assert average.compute() == {"loss": 1.5}
+
+
+def test_a_loss_that_some_batches_lack_is_averaged_over_the_others() -> None:
+    average = LossAverage()
+    average.update({"a": torch.tensor(1.0)}, 1)
+    average.update({"a": torch.tensor(3.0), "b": [torch.tensor(1.0), torch.tensor(2.0)]}, 3)
+    assert average.compute() == {"a": 2.5, "b": 1.5}
+
+
+def test_nothing_gives_nothing_and_infinity_stays_infinite() -> None:
+    assert LossAverage().compute() == {}
+    average = LossAverage()
+    average.update({"loss": torch.tensor(math.inf)}, 2)
+    assert average.compute() == {"loss": math.inf}
+
+
+def test_half_precision_is_added_up_in_full() -> None:
+    average = LossAverage()
+    for _ in range(300):
+        average.update({"loss": torch.tensor(1.5, dtype=torch.bfloat16)}, 7)
+    assert average.compute() == {"loss": 1.5}
+
+
+IMAGE = torch.ones(3, 8, 8)
+
+
+@pytest.mark.parametrize("collate", [default_collate, pseudo_collate])
+@pytest.mark.parametrize(
+    "sample", [(IMAGE, 1), [IMAGE, 1], {"x": IMAGE, "y": 1}, {"y": 1}, IMAGE, (1, 2)], ids=str
+)
+def test_a_collated_batch_tells_its_size(collate: Any, sample: Any) -> None:
+    if collate is pseudo_collate and sample is IMAGE:
+        pytest.skip("a bare list of tensors is taken for a pair")
+    assert batch_size(collate([sample] * 5)) == 5
+
+
+@pytest.mark.parametrize("batch", [None, {}, [], 3, "text", torch.tensor(1), {"x": {"y": 1}}])
+def test_other_batches_tell_none(batch: Any) -> None:
+    assert batch_size(batch) is None
+
+
+def test_a_list_of_samples_is_as_long_as_it_is() -> None:
+    assert batch_size([{"x": IMAGE}, {"x": IMAGE}]) == 2
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [],
+        [1, 2],
+        {"loss": torch.tensor(1.0)},
+        [{"loss": 1.0, "scores": 2}],
+        torch.ones(2),
+        None,
+        [{"scores": 1}],
+    ],
+)
+def test_predictions_without_losses_stay_as_they_are(outputs: Any) -> None:
+    predictions, losses = split_losses(outputs)
+    assert predictions is outputs
+    assert losses == {}
+
+
+def test_losses_are_taken_from_the_end() -> None:
+    assert split_losses([1, {"loss": {"a": 2}}]) == ([1], {"a": 2})
+    assert split_losses((1, {"loss": 2})) == ((1,), {"loss": 2})
