@@ -33,6 +33,11 @@ def test_an_option_trains(tmp_path: Path, option: str) -> None:
     assert train_two_steps(tmp_path, option).iter in (1, 2)
 
 
+@pytest.mark.parametrize("option", ["default", "tensorboard", "wandb"])
+def test_every_visualizer_but_none_keeps_the_metrics_file(option: str) -> None:
+    assert "local" in compose([f"visualizer={option}"]).visualizer.vis_backends
+
+
 @pytest.mark.parametrize("schedule", [o for o in OPTIONS if o.startswith("param_scheduler")])
 def test_a_schedule_serves_iterations_too(tmp_path: Path, schedule: str) -> None:
     assert train_two_steps(tmp_path, schedule, "train_cfg=iter").iter == 2

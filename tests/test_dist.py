@@ -10,10 +10,25 @@ import torch
 from tests.ranks import on_ranks
 from trainkit import dist
 from trainkit.dataloader import DefaultSampler
+from trainkit.errors import ConfigError, MissingExtra
 from trainkit.evaluator import Accuracy
 from trainkit.seed import set_random_seed
 
 SAMPLES = 7
+
+
+_ERRORS = (ConfigError("a"), MissingExtra("p", "x", "That"))
+
+
+def _refused(error: Exception) -> list[str]:
+    def action() -> None:
+        raise error
+
+    try:
+        dist.on_main(action)
+    except Exception as raised:
+        return [type(raised).__name__, str(raised)]
+    return []
 
 
 def work(rank: int) -> dict[str, Any]:
@@ -29,6 +44,7 @@ def work(rank: int) -> dict[str, Any]:
         "seed": set_random_seed(None),
         "diff_seed": set_random_seed(5, diff_rank_seed=True),
         "indices": list(sampler),
+        "on_main": [dist.on_main(lambda: f"of {rank}"), *(_refused(kind) for kind in _ERRORS)],
         "metrics": metric.evaluate(SAMPLES),
     }
 
@@ -49,6 +65,14 @@ def test_ranks_know_each_other(ranks: list[dict[str, Any]]) -> None:
 def test_a_drawn_seed_is_shared_and_a_given_one_can_differ(ranks: list[dict[str, Any]]) -> None:
     assert ranks[0]["seed"] == ranks[1]["seed"]
     assert [found["diff_seed"] for found in ranks] == [5, 6]
+
+
+@pytest.mark.slow
+def test_what_rank_zero_does_is_known_to_all(ranks: list[dict[str, Any]]) -> None:
+    text = str(_ERRORS[1])
+    first, second = (found["on_main"] for found in ranks)
+    assert first == ["of 0", ["ConfigError", "a"], ["MissingExtra", text]]
+    assert second == ["of 0", ["ConfigError", "a"], ["RuntimeError", f"MissingExtra: {text}"]]
 
 
 @pytest.mark.slow

@@ -35,6 +35,15 @@ def test_a_mean_counts_each_value_as_often_as_it_stands_for_samples() -> None:
     assert buffer.mean(1) == 5.0
 
 
+def test_the_values_that_are_kept_can_be_read() -> None:
+    buffer = HistoryBuffer(max_length=2)
+    for value, count in ((1, 4), (torch.tensor(2.0), 3), (3.5, 2)):
+        buffer.update(value, count)
+    values, counts = buffer.data
+    assert values.tolist() == [2.0, 3.5]
+    assert counts.tolist() == [3.0, 2.0]
+
+
 def test_tensors_and_numbers_keep_their_order() -> None:
     buffer = HistoryBuffer()
     for value in (torch.tensor(1.0), 2, torch.tensor([3.0]), 4.0, torch.tensor([[5]])):

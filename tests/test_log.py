@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import subprocess
@@ -93,9 +94,62 @@ def test_handlers_live_as_long_as_the_work(tmp_path: Path) -> None:
     log = RunLog("INFO")
     with log.active(tmp_path):
         log.logger.info("inside")
-        assert log.logger.handlers
-    assert not log.logger.handlers
+        inside = set(log.logger.handlers)
+        assert inside
+    assert not inside & {*log.logger.handlers, *logging.getLogger("trainkit").handlers}
     assert "inside" in (tmp_path / "train.log").read_text()
+
+
+def test_what_is_logged_before_and_between_is_shown_at_once_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = make_runner(tmp_path, log_level="INFO")
+    runner.logger.debug("Not asked for.")
+    runner.logger.info("Before %s.", "training")
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        runner.logger.warning("Wrong.", exc_info=True)
+    printed = capsys.readouterr().out
+    assert all(line in printed for line in ("Before training.", "Wrong.", "ValueError: odd"))
+    assert not (tmp_path / "train.log").exists()
+    runner.train()
+    assert "Before training." not in capsys.readouterr().out
+    runner.logger.info("Between.")
+    assert capsys.readouterr().out.rstrip().endswith("Between.")
+    runner.test()
+    text = (tmp_path / "train.log").read_text()
+    lines = ("Before training.", "Wrong.", "ValueError: odd", "Epoch(train)", "Between.")
+    places = [text.index(line) for line in (*lines, "Epoch(test)")]
+    assert places == sorted(places)
+    assert [text.count(line) for line in ("Before training.", "Between.", "Not asked")] == [1, 1, 0]
+
+
+def test_early_lines_stay_with_their_runner_and_leave_secrets_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = make_runner(tmp_path / "first", cfg={"api_key": "hush-hush-1"})
+    second = make_runner(tmp_path / "second")
+    first.logger.info("Mine: %s", "hush-hush-1")
+    assert "Mine: <redacted>" in capsys.readouterr().out
+    second.train()
+    first.train()
+    assert "Mine: <redacted>" in (tmp_path / "first" / "train.log").read_text()
+    assert "Mine" not in (tmp_path / "second" / "train.log").read_text()
+
+
+def test_lines_that_no_file_comes_for_go_with_their_runner(tmp_path: Path) -> None:
+    log = RunLog("INFO")
+    logger = log.logger
+    for number in range(1500):
+        logger.info("Line %d.", number)
+    assert len(logger.handlers) == 1
+    with log.active(tmp_path):
+        pass
+    text = (tmp_path / "train.log").read_text()
+    assert (text.count("Line"), "Line 499." in text, "Line 500." in text) == (1000, False, True)
+    del log
+    assert not logger.handlers
 
 
 def test_a_level_has_a_name() -> None:

@@ -147,6 +147,13 @@ def test_the_longest_window_goes_into_checkpoints(tmp_path: Path) -> None:
             {"custom_cfg": [{"data_src": "a"}, {"data_src": "b", "log_name": "a"}]},
             r"several entries that are logged as 'a'\. Give all but one of them another log_name",
         ),
+        *(
+            (
+                {"custom_cfg": [{"data_src": "loss", "log_name": name}]},
+                rf"custom_cfg logs a statistic of 'loss' as '{name}', which is the name of another",
+            )
+            for name in ("lr", "time", "memory", "epoch", "iter", "samples", "step")
+        ),
         (
             {"custom_cfg": {"a": {"window_size": 3}, "b": {"log_name": "a"}}},
             r"several entries that are logged as 'a'",
@@ -161,6 +168,45 @@ def test_the_longest_window_goes_into_checkpoints(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_at_once(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LogProcessor(**options)
+
+
+def test_a_statistic_takes_the_place_of_no_other_scalar(tmp_path: Path) -> None:
+    custom = [{"data_src": "lr", "log_name": "loss"}]
+    runner = make_runner(
+        tmp_path,
+        log_processor=LogProcessor(custom_cfg=custom),
+        default_hooks={"logger": {"interval": 1}},
+    )
+    with pytest.raises(ConfigError, match="as 'loss', which is the name of another scalar"):
+        runner.train()
+
+
+@pytest.mark.parametrize("split", ["with", "before", "without"])
+def test_a_source_that_there_is_not_is_told_of_once(tmp_path: Path, split: str) -> None:
+    custom: list[dict[str, Any]] = [
+        {"data_src": "los", "log_name": "long"},
+        {"data_src": "loss", "window_size": 5},
+        {"data_src": "grad_norm"},
+        *([{"data_src": "mse"}] if split != "without" else []),
+    ]
+    changes: dict[str, Any] = {
+        "train_cfg": {"by_epoch": True, "max_epochs": 3, "val_before_train": split == "before"},
+        "log_processor": LogProcessor(custom_cfg=custom),
+        "optim_wrapper": {
+            "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
+            "clip_grad": {"max_norm": 1.0},
+            "accumulative_counts": 8,
+        },
+    }
+    if split == "without":
+        changes |= {"val_dataloader": None, "val_cfg": None, "val_evaluator": None}
+    runner = make_runner(tmp_path, **changes)
+    runner.train()
+    runner.test()
+    text = (tmp_path / "train.log").read_text()
+    assert text.count("no scalar has that name so far") == 1
+    assert "'long' is a statistic of 'los', but no scalar" in text
+    assert "Did you mean 'loss'" in text
 
 
 def test_a_window_of_an_epoch_is_refused_before_an_iteration_run(tmp_path: Path) -> None:

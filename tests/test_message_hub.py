@@ -87,6 +87,17 @@ def test_the_state_does_not_grow_with_the_run() -> None:
     check_plain(hub.state_dict())
 
 
+def test_a_window_is_as_long_as_was_asked_for() -> None:
+    hub = MessageHub(window=12_000)
+    for step in range(12_000):
+        hub.update_scalar("train/loss", float(step))
+    resumed = MessageHub(window=12_000)
+    resumed.load_state_dict(hub.state_dict())
+    resumed.recall("train/loss")
+    for one in (hub, resumed):
+        assert one.get_scalar("train/loss").min(12_000) == 0.0
+
+
 def test_a_scalar_that_is_no_longer_made_does_not_come_back() -> None:
     hub, resumed = MessageHub(), MessageHub()
     hub.update_scalars({"train/grad_norm": 1.0, "train/loss": 1.0})

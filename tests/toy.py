@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from trainkit import BaseModel, Hook, Runner
 from trainkit.evaluator import BaseMetric
+from trainkit.log_processor import LogProcessor
 
 SAMPLES = 12
 
@@ -102,5 +103,6 @@ def make_runner(work_dir: Path, **changes: Any) -> Runner:
         "test_cfg": {},
         "test_evaluator": [MeanSquaredError()],
         "randomness": {"seed": 3},
+        "log_processor": LogProcessor(),  # the plain names of scalars
     }
     return Runner(**{**arguments, **changes})

@@ -41,7 +41,8 @@ def setup_env(
         mp_start_method: How data workers start: ``"fork"``, ``"spawn"`` or ``"forkserver"``; None
             leaves Python's.
         mp_cfg: MMEngine's spelling, ``{"mp_start_method": ..., "opencv_num_threads": ...}``.
-        dist_cfg: ``{"backend": ...}`` of a run with several ranks; of no effect with one.
+        dist_cfg: ``{"backend": ..., "timeout": seconds, "port": ...}`` of a run with several ranks,
+            which :func:`trainkit.launch.join` reads; of no effect with one.
         resource_limit: The number of open files that is asked for, within the hard limit.
 
     Raises:

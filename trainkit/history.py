@@ -17,6 +17,7 @@ Values = npt.NDArray[np.float64]
 Statistic = Callable[[Values, Values], float]
 # The last so many values, those of the present epoch, or all.
 Window = int | Literal["epoch", "global"]
+KEPT = 10_000  # values of a scalar, unless a window is longer
 
 _STATISTICS: dict[str, Statistic] = {
     "mean": lambda values, counts: float((values * counts).sum() / counts.sum()),
@@ -41,7 +42,7 @@ class HistoryBuffer:
     # Values that wait for conversion; as many 0-dim tensors are a few hundred kB on a device.
     _MAX_PENDING = 1000
 
-    def __init__(self, max_length: int = 10_000, name: str = "A scalar") -> None:
+    def __init__(self, max_length: int = KEPT, name: str = "A scalar") -> None:
         self.name = name
         self._values: deque[float] = deque(maxlen=max_length)
         self._counts: deque[float] = deque(maxlen=max_length)
@@ -72,6 +73,12 @@ class HistoryBuffer:
     def __len__(self) -> int:
         self._convert()
         return len(self._values)
+
+    @property
+    def data(self) -> tuple[Values, Values]:
+        """The values that are kept, and how many samples each stands for."""
+        values, counts = self._window(len(self))
+        return np.asarray(values), np.asarray(counts)
 
     def current(self) -> float:
         """Return the newest value."""

@@ -66,8 +66,19 @@ class Hook:
     """
 
     priority: ClassVar[int | str] = "NORMAL"
+    # Comes after all others, whatever the priorities: what saves their states has to see them all.
+    runs_last: ClassVar[bool] = False
     # Arguments that name metrics of the validation, so that a wrong name is found early.
     monitors: ClassVar[tuple[str, ...]] = ()
+
+    def rule_of(self, metric: str, metrics: Mapping[str, Any]) -> str | None:
+        """Return whether ``"greater"`` or ``"less"`` of a metric is better, if this hook was told.
+
+        Args:
+            metric: Its full name.
+            metrics: All of a validation.
+        """
+        return None
 
     def before_run(self, runner: Runner) -> None:
         """Before anything is loaded."""
@@ -244,27 +255,31 @@ def _generic(point: str) -> str:
 class HookList(Hook):
     """Hooks as one hook: each point calls those that override it, by priority.
 
+    Those that save come last at every point.
+
     Args:
         hooks: The hooks by name; the names key their states in a checkpoint.
         priorities: Priorities by name that replace a class's own.
+        first: Comes before all of them, and is none of them: without a name or a state.
     """
 
     def __init__(
-        self, hooks: Mapping[str, Hook], priorities: Mapping[str, int | str] | None = None
+        self,
+        hooks: Mapping[str, Hook],
+        priorities: Mapping[str, int | str] | None = None,
+        first: Hook | None = None,
     ) -> None:
         given = priorities or {}
+        self.first = first or Hook()
         self.priorities = {
             name: get_priority(given.get(name, hook.priority)) for name, hook in hooks.items()
         }
-        order = sorted(
-            hooks, key=self.priorities.__getitem__
-        )  # stable: equal priorities keep the order given
+        # Stable: equal priorities keep the order given.
+        order = sorted(hooks, key=lambda name: (hooks[name].runs_last, self.priorities[name]))
         self.hooks = {name: hooks[name] for name in order}
-        overridden = {name: points_of(hook) for name, hook in self.hooks.items()}
+        called = [(hook, points_of(hook)) for hook in (self.first, *self.hooks.values())]
         for point in POINTS:
-            methods = [
-                getattr(self.hooks[name], point) for name in order if point in overridden[name]
-            ]
+            methods = [getattr(hook, point) for hook, points in called if point in points]
             setattr(self, point, _in_order(methods))
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,7 +11,10 @@ import itertools
 import logging
 import sys
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
+from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +49,8 @@ def check_level(level: str | int) -> str | int:
 class RunLog:
     """The logger of one Runner, and its handlers while :meth:`active`.
 
+    What is logged at other times is shown at once, and comes into the file when there is one.
+
     Args:
         level: The least level that is shown.
         redact: What every line goes through, so that no secret is written.
@@ -58,11 +63,15 @@ class RunLog:
         self.redact = redact
         self.level = check_level(level)
         self.logger.setLevel(self.level)
+        self._waiting = _Waiting(redact)
+        self.logger.addHandler(self._waiting)
+        # Loggers live as long as the process.
+        weakref.finalize(self, self.logger.handlers.clear)
 
     @contextlib.contextmanager
     def active(self, directory: Path) -> Iterator[None]:
         """Log to the console and to ``directory`` meanwhile, trainkit's modules included."""
-        if self.logger.handlers:  # a hook evaluates during training
+        if self._waiting not in self.logger.handlers:  # a hook evaluates during training
             yield
             return
         main = is_main_process()
@@ -71,6 +80,8 @@ class RunLog:
         handlers[0].setFormatter(
             _Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y/%m/%d %H:%M:%S", self.redact)
         )
+        self._waiting.hand_over(handlers[0])
+        self.logger.removeHandler(self._waiting)
         if main:
             handlers.append(console_handler(self.redact))
         shared = logging.getLogger("trainkit")
@@ -85,11 +96,34 @@ class RunLog:
             yield
         finally:
             shared.setLevel(shared_level)
+            self.logger.addHandler(self._waiting)
             for handler in handlers:
                 self.logger.removeHandler(handler)
                 shared.removeHandler(handler)
                 with contextlib.suppress(OSError):  # what it could not write, it has told already
                     handler.close()
+
+
+class _Waiting(QueueHandler):
+    """Print lines at once, and keep them for a file that is not open yet."""
+
+    _MOST = 1000  # lines that are kept; then the oldest go
+
+    def __init__(self, redact: Callable[[str], str] | None) -> None:
+        self._kept: deque[logging.LogRecord] = deque(maxlen=self._MOST)
+        super().__init__(self._kept)  # type: ignore[arg-type]  # only enqueue() uses it
+        self._redact = redact
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._kept.append(record)
+        if is_main_process():
+            console = console_handler(self._redact)  # for standard output as it is now
+            console.handle(record)
+            console.close()
+
+    def hand_over(self, file: logging.Handler) -> None:
+        while self._kept:
+            file.handle(self._kept.popleft())
 
 
 class _File(logging.FileHandler):

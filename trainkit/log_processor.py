@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainkit.dataloader import num_batches
+from trainkit.dist import all_gather_object, get_world_size
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.history import METHODS, Statistic, Window
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from trainkit.runner import Runner
 
 _TIMES = ("data_time", "time")
+# What a line and the backends have under these names in any case.
+_BUILT_IN = (*_TIMES, "eta", "memory", "lr", "grad_norm", "step", "epoch", "iter", "samples")
 _CUSTOM_KEYS = ("data_src", "method_name", "window_size", "log_name")
 
 
@@ -37,7 +40,8 @@ class LogProcessor:
             ``window_size``: a number of values, ``epoch``, or ``global`` (the default);
             ``log_name``: without it, the statistic takes the place of the scalar itself.
         num_digits: Digits after the point.
-        log_with_hierarchy: Keep ``train/`` and ``val/`` in the names that the backends get.
+        log_with_hierarchy: Keep ``train/`` and ``val/`` in the names that the backends get. The
+            default is MMEngine's; a Runner that is given no class of a log processor has it true.
         mean_pattern: Scalars in whose name it is found are smoothed; of the others the newest value
             is shown.
     """
@@ -92,10 +96,22 @@ class LogProcessor:
                     "but the run counts iterations. Give a number of values, or 'global'."
                 )
 
+    def unknown_sources(self, names: Collection[str]) -> list[str]:
+        """Return what is wrong with each statistic of a scalar that is not among ``names``."""
+        return [
+            f"log_processor.custom_cfg: {custom.log_name!r} is a statistic of {custom.data_src!r}, "
+            f"but no scalar has that name so far. {did_you_mean(custom.data_src, names)}"
+            for custom in self._custom
+            if custom.data_src not in names
+        ]
+
     def get_log_after_iter(
         self, runner: Runner, batch_idx: int, mode: str
     ) -> tuple[dict[str, Any], str]:
-        """Return the scalars and the line of one iteration.
+        """Return the scalars and the line of one iteration; in training, every rank calls it.
+
+        Rates and times are this rank's; all else is the mean over the ranks, which are asked here,
+        and not in each iteration.
 
         Args:
             runner: Its hub and counters are read.
@@ -103,6 +119,8 @@ class LogProcessor:
             mode: ``"train"``, ``"val"`` or ``"test"``.
         """
         scalars = self._collect(runner, mode)
+        if mode == "train" and get_world_size() > 1:
+            scalars |= _over_ranks(scalars)
         rates = [name for name in scalars if name.endswith("lr")]
         line = self._header(runner, batch_idx, mode)
         line += "".join(f"{name}: {scalars[name]:.{self.num_digits}e}  " for name in rates)
@@ -180,6 +198,8 @@ class LogProcessor:
             found[name] = buffers[name].current() if mean is None else buffers[name].mean(mean)
         for custom in self._custom:
             if custom.data_src in buffers and (only is None or custom.data_src in only):
+                if custom.log_name in buffers and custom.log_name != custom.data_src:
+                    raise ConfigError(_taken(custom.log_name, custom.data_src))
                 buffer = buffers[custom.data_src]
                 found[custom.log_name] = buffer.statistics(custom.method, custom.window)
         return found
@@ -214,6 +234,14 @@ class LogProcessor:
         return f"{name}:\n{value}\n" if getattr(value, "ndim", 0) else f"{name}: {value}"
 
 
+def _over_ranks(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Return the means over the ranks of what is neither a rate nor a time."""
+    own = {k: v for k, v in scalars.items() if k not in _TIMES and not k.endswith("lr")}
+    told = all_gather_object(own)
+    values = {name: [one[name] for one in told if name in one] for name in own}
+    return {name: sum(found) / len(found) for name, found in values.items()}
+
+
 @dataclass(frozen=True)
 class _Custom:
     """One entry of ``custom_cfg``."""
@@ -244,6 +272,9 @@ def _parse(
             f"log_processor.custom_cfg is {custom_cfg!r}; expected a list of mappings, or mappings "
             "by name."
         )
+    for custom in found:
+        if custom.log_name in _BUILT_IN and custom.log_name != custom.data_src:
+            raise ConfigError(_taken(custom.log_name, custom.data_src))
     names = [custom.log_name for custom in found]
     for name in names:
         if names.count(name) > 1:
@@ -278,6 +309,13 @@ def _entry(node: Any, index: str, name: str | None = None) -> _Custom:
             f"{path}.window_size is {window!r}; expected a number of values, 'epoch' or 'global'."
         )
     return _Custom(source, log_name, method, window)
+
+
+def _taken(log_name: str, source: str) -> str:
+    return (
+        f"log_processor.custom_cfg logs a statistic of {source!r} as {log_name!r}, which is the "
+        "name of another scalar. Give it another log_name."
+    )
 
 
 def max_memory(device: torch.device) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainkit.history import HistoryBuffer
+from trainkit.history import KEPT, HistoryBuffer
 
 __all__ = ["HistoryBuffer", "MessageHub"]
 
@@ -14,8 +14,8 @@ class MessageHub:
     """Scalars with a history (``train/loss``) and facts without one (``epoch``) of one Runner.
 
     Args:
-        window: The longest window of a log line: as many values of each scalar go into a
-            checkpoint, so that the first line after a resume is that of a run that went on.
+        window: The longest window of a log line: so many values of each scalar are kept, and go
+            into a checkpoint, so that the first line after a resume is that of a run that went on.
     """
 
     def __init__(self, window: int = 10) -> None:
@@ -40,7 +40,7 @@ class MessageHub:
         self.recall(key)
         buffer = self.log_scalars.get(key)
         if buffer is None:
-            buffer = self.log_scalars[key] = HistoryBuffer(name=key)
+            buffer = self.log_scalars[key] = self._buffer(key)
         buffer.update(value, count)
         if not resumed:
             self._passing.add(key)
@@ -51,8 +51,11 @@ class MessageHub:
         Others come back when they are next updated: one that no longer is shall not.
         """
         if key in self._stored:
-            buffer = self.log_scalars[key] = HistoryBuffer(name=key)
+            buffer = self.log_scalars[key] = self._buffer(key)
             buffer.load_state_dict(self._stored.pop(key))
+
+    def _buffer(self, key: str) -> HistoryBuffer:
+        return HistoryBuffer(max(self.window, KEPT), name=key)
 
     def update_scalars(self, log_dict: Mapping[str, Any], resumed: bool = True) -> None:
         """Append each value, or ``{"value": ..., "count": ...}``, to the history of its key."""

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 OUTPUTS = Path("outputs")  # where runs are kept, below the working directory
 STATUS = "status.json"
 # Overrides that do not make another experiment of a run.
-_NO_IDENTITY = ("resume", "resume_with", "launcher", "env", "hydra", "trust")
+NO_IDENTITY = ("resume", "resume_with", "launcher", "env", "hydra", "trust")
 _LOCK = ".lock"
 _LOCK_PATIENCE = 0.1  # seconds in which is_locked() in another process has let go
 _MAX_NAME = 100  # bytes; file systems allow 255 for a name
@@ -147,7 +147,7 @@ def identity(experiment_name: str, overrides: Sequence[str]) -> list[str]:
     kept = [
         text
         for text in overrides
-        if re.split(r"[./=@]", text.lstrip("+~"), maxsplit=1)[0] not in _NO_IDENTITY
+        if re.split(r"[./=@]", text.lstrip("+~"), maxsplit=1)[0] not in NO_IDENTITY
     ]
     return [experiment_name, *sorted(kept)]
 

@@ -243,16 +243,23 @@ def test_where_none_is_finite_the_newest_is_gone_on_from(tmp_path: Path) -> None
         ("ffxff", 4, []),
         ("fffxx", 2, [1]),
         ("f", 1, []),
+        ("ffs", 1, [1]),
+        ("fsf", 1, [1, 2]),
+        ("fsn", 1, []),
+        ("fss", 2, [2]),
+        ("ffsff", 3, [1, 3]),
     ],
 )
 def test_the_newest_whole_ones_stay_and_the_newest_finite_one(
     tmp_path: Path, kinds: str, keep: int, removed: list[int]
 ) -> None:
-    """``f`` is finite, ``n`` is not, ``x`` is not whole."""
+    """``f`` is finite, ``n`` is not, ``x`` is not whole, ``s`` is of a run that was stopped."""
     paths = []
     for number, kind in enumerate(kinds, 1):
         path = tmp_path / f"epoch_{number}"
         paths.append(diverged(path, number) if kind == "n" else write(path, number))
+        if kind == "s":
+            write_checkpoint(path, states(), {"iter": number, "scheduled": False})
         if kind == "x":
             (path / "state.pt").unlink()
     assert sorted(path.name for path in superfluous(paths, keep)) == [

@@ -202,7 +202,7 @@ def fourth_epoch(runner: Runner, work_dir: Path) -> None:
     """Save as at the end of a fourth epoch, in a copy of the run, and a new best one."""
     runner.work_dir = runner.record.run = work_dir
     runner.is_training, loop = True, runner.train_loop
-    loop.iter, loop._epoch_done = 12, True
+    loop.iter, loop._ended_epoch = 12, loop.epoch
     hook = runner.hooks.hooks["checkpoint"]
     hook.after_train_epoch(runner)
     hook.after_val_epoch(runner, {"mse": 0.0})

@@ -149,3 +149,23 @@ def test_rights_are_those_of_any_file_that_the_user_makes(
     assert stat.S_IMODE(path.stat().st_mode) == directory
     files = [*path.iterdir(), tmp_path / "last_checkpoint"]
     assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {file}
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.9])
+def test_what_reads_otherwise_than_it_was_written_is_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: float
+) -> None:
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        if path.name == "model.pt":  # a disk, or a memory, that changes what it was given
+            size = path.stat().st_size
+            with path.open("r+b") as file:
+                file.seek(int(size * place))
+                file.write(os.urandom(200))
+
+    big = {**states(), "model.pt": {"weight": torch.zeros(4000)}}
+    write(tmp_path / "epoch_1")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(CheckpointError, match=r"model.pt was written, but reads otherwise"):
+        write_checkpoint(tmp_path / "epoch_2", big, {"epoch": 2, "iter": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch_1"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from trainkit import compose, train
 from trainkit.__main__ import main
 from trainkit.run_dir import is_locked, lock, read_status
 
@@ -190,3 +191,49 @@ def test_a_run_that_is_killed_leaves_no_lock_that_keeps_the_next_one_out() -> No
     assert read_status(Path("here"))["status"] == "running"
     assert main([*SHORT, "work_dir=here", "dataloader.val.batch_size=1", "resume=true"]) == 0
     assert read_status(Path("here"))["status"] == "finished"
+
+
+# --------------------------------------------------------------------------- what makes it the same
+
+
+def primary(name: str, **values: Any) -> None:
+    Path("mine").mkdir(exist_ok=True)
+    lines = ["defaults: [config, _self_]", *(f"{key}: {value}" for key, value in values.items())]
+    Path("mine", f"{name}.yaml").write_text("\n".join(lines))
+
+
+def test_runs_of_two_primary_configs_are_two(capsys: pytest.CaptureFixture[str]) -> None:
+    primary("a", seed=5)
+    primary("b", seed=6)
+    for name in "ab":
+        assert main(["--config-dir", "mine", "--config-name", name, *SHORT, "resume=true"]) == 0
+    assert "finished already" not in capsys.readouterr().out
+    assert len(list(Path("outputs", "digits").iterdir())) == 2
+
+
+def test_a_finished_run_says_what_a_file_has_changed_since(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["--config-dir", "mine", "--config-name", "a", *SHORT, "resume=true"]
+    for seed in (5, 6):
+        primary("a", seed=seed)
+        assert main(given) == 0
+    (run,) = Path("outputs", "digits").iterdir()
+    told = f"Its config had other values of seed; resume={run} takes yours."
+    assert told in capsys.readouterr().out
+
+
+def test_composed_configs_are_one_run_where_they_say_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for lr in (0.1, 0.2, 0.1):
+        train(compose([*SHORT, f"optim_wrapper.optimizer.lr={lr}", "resume=true"]))
+    assert capsys.readouterr().out.count("is finished already") == 1
+    assert len(list(Path("outputs", "digits").iterdir())) == 2
+
+
+def test_a_fresh_start_leaves_a_named_directory_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main([*SHORT, "work_dir=named", "resume=fresh"]) == 0
+    assert "named holds a run, so this one is in named_1." in capsys.readouterr().out
+    assert read_status(Path("named_1"))["status"] == "finished"

@@ -126,9 +126,10 @@ def test_a_sweep_ends_with_the_trial_that_was_asked_to_end(tmp_path: Path) -> No
     with start(tmp_path, "-m", "seed=1,2", *OVERRIDES[:-1]) as process:
         wait_for(process, "Epoch(train)", "[2][10/20]")
         process.terminate()
-        printed, errors = process.communicate()
+        _, errors = process.communicate()
     assert process.returncode == 75, errors
-    assert "its other trials are not started" in printed
     (sweep,) = tmp_path.glob("outputs/digits/sweep_*")
     (trial,) = (path for path in sweep.iterdir() if path.is_dir())
+    assert "Stopped by SIGTERM in trial 0; the trials after it are not started." in errors
+    assert f"resume='{trial}' and its overrides" in errors
     assert read_status(trial)["status"] == "preempted"

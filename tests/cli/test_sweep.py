@@ -116,3 +116,13 @@ def test_work_dir_names_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list(Path("mine").glob("*/status.json"))) == 2
     assert main(["-m", *SHORT, "work_dir=mine", "seed=1,2"]) == 2
     assert "work_dir is 'mine', which exists already" in capsys.readouterr().err
+
+
+def test_a_sweep_is_refused_among_ranks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranks = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    for name, value in {**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["-m", "seed=1,2"]) == 2
+    assert "A sweep runs in one process, and this is one of 2" in capsys.readouterr().err

@@ -235,7 +235,7 @@ def test_a_start_that_is_refused_leaves_a_live_run_alone(
 def test_a_run_without_checkpoints_is_not_written_over(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SHORT, "work_dir=here", "hooks.checkpoint=null"]) == 0
     assert main([*SHORT, "work_dir=here", "hooks.checkpoint=null"]) == 2
-    assert "holds a run already, with no checkpoint yet" in capsys.readouterr().err
+    assert "holds a run already, with no good checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,11 @@ COMMAND_LINES: list[tuple[list[str], str]] = [
         "+optim_wrapper.clip_grad.max_norm=1",
     ),
     (
+        ["compile.options.shape_padding=true"],
+        "ConfigError: The config has no 'compile.options.shape_padding'. compile is false, with "
+        "nothing inside. If it takes a mapping: 'compile={options: {shape_padding: true}}'",
+    ),
+    (
         ["hooks.ema.momentum=0.1"],
         "ConfigError: The config has no 'hooks.ema.momentum'. It is an option that is not "
         "chosen: add hooks=ema.",

@@ -24,7 +24,7 @@ PASSED = {
     "torch.optim": {"params"},
     "trainkit.param_scheduler": {"optimizer"},
     "trainkit.loops": {"runner", "dataloader"},
-    "trainkit.dataloader": {"dataset", "seed", "round_up"},
+    "trainkit.dataloader": {"dataset", "seed", "round_up", "in_blocks"},
     "torch.utils.data": set(),
     "trainkit.data": set(),
     "trainkit.hooks": set(),

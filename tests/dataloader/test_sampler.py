@@ -49,6 +49,25 @@ def test_without_padding_each_sample_is_read_exactly_once(
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
+@given(_lengths, _seeds, st.integers(1, 8), st.booleans(), st.booleans())
+def test_blocks_are_in_rank_order_the_order_of_the_whole(
+    length: int, seed: int, world_size: int, shuffle: bool, round_up: bool
+) -> None:
+    def dealt(**given: Any) -> list[list[int]]:
+        options = {"seed": seed, "shuffle": shuffle, "round_up": round_up, **given}
+        return [
+            list(make(DefaultSampler, length, rank, world_size, **options))
+            for rank in range(world_size)
+        ]
+
+    turns, blocks = dealt(), dealt(in_blocks=True)
+    assert [len(row) for row in blocks] == [len(row) for row in turns]
+    whole = list(make(DefaultSampler, length, seed=seed, shuffle=shuffle))
+    read = [index for row in blocks for index in row]
+    assert read[:length] == whole
+    assert sorted(read) == sorted(index for row in turns for index in row)
+
+
 @given(_lengths, _seeds, st.integers(1, 8))
 def test_with_padding_all_ranks_have_the_same_number(
     length: int, seed: int, world_size: int

@@ -1,16 +1,18 @@
-"""FirstSamples: a dataset that ends early, and is otherwise itself."""
+"""FirstSamples and FirstOfStream: a dataset that ends early, and is otherwise itself."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Iterator
 
 import pytest
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from trainkit.data import Digits
-from trainkit.dataloader import FirstSamples
+from trainkit.dataloader import FirstOfStream, FirstSamples
+from trainkit.dataloader.watch import name_of
 
 
 class Stream(IterableDataset[int]):
@@ -55,3 +57,52 @@ def test_it_can_be_sent_to_a_worker() -> None:
     for other in (pickle.loads(pickle.dumps(first)), copy.deepcopy(first)):
         assert len(other) == 3
         assert other[2] == 2
+
+
+class Numbers(IterableDataset[int]):
+    """All whole numbers; a worker gives those of its own hundred."""
+
+    metainfo = "numbers"
+
+    def __iter__(self) -> Iterator[int]:
+        info = get_worker_info()
+        return itertools.count(0 if info is None else 100 * info.id)
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None: ...
+
+
+class Five(Stream):
+    """A stream that knows its length."""
+
+    def __len__(self) -> int:
+        return 5
+
+
+def test_a_stream_ends_after_its_first_batches() -> None:
+    loader = DataLoader(FirstOfStream(Numbers(), 2, 3), batch_size=3, collate_fn=list)
+    assert list(loader) == list(loader) == [[0, 1, 2], [3, 4, 5]]
+    assert len(loader) == 2
+
+
+def test_a_stream_never_has_more_than_there_are() -> None:
+    first = FirstOfStream(Five(), 4, 2)
+    assert len(first) == 5
+    assert list(first) == [0, 1, 2, 3, 4]
+
+
+def test_workers_share_the_batches_of_a_stream() -> None:
+    loader = DataLoader(
+        FirstOfStream(Numbers(), 3, 2), batch_size=2, collate_fn=list, num_workers=2
+    )
+    assert list(loader) == [[0, 1], [100, 101], [2, 3]]
+
+
+def test_a_cut_stream_has_the_attributes_of_the_whole_but_no_state() -> None:
+    first = pickle.loads(pickle.dumps(FirstOfStream(Numbers(), 1, 1)))
+    assert first.metainfo == "numbers"
+    assert not hasattr(first, "state_dict")
+    assert not hasattr(first, "load_state_dict")
+    assert name_of(first) == "Numbers"

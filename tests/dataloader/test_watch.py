@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from tests.children import children
 from trainkit.dataloader import FirstSamples, SeededLoader, batches_from, take_over
-from trainkit.dataloader.watch import name_of
+from trainkit.dataloader.watch import _AtNextBatch, name_of
 from trainkit.errors import DataWorkerError
 from trainkit.runner.data import TIMEOUT, build_dataloader
 
@@ -153,6 +153,16 @@ def test_a_worker_that_hangs_is_named_and_ended() -> None:
     assert not children()
 
 
+def test_a_wait_that_may_last_for_ever_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trainkit.dataloader.watch._NOTICE", 0.4)
+    with caplog.at_level("WARNING", logger="trainkit"):
+        message(loader(Faulty("hang"), timeout=2))
+    assert "hangs while it read sample 9 of Faulty." in caplog.messages[0]
+    assert caplog.messages[0].startswith("No batch has come for ")
+
+
 def test_a_worker_that_hangs_is_found_outside_the_main_thread_too() -> None:
     told: list[str] = []
     thread = threading.Thread(target=lambda: told.append(message(loader(Faulty("exit0")))))
@@ -212,12 +222,11 @@ def test_a_loader_whose_worker_died_reads_again_with_new_ones() -> None:
 
 
 def test_a_death_of_a_worker_of_others_is_heard_of_as_ever() -> None:
-    read_all(loader(Faulty(), 1))  # the handler is set from here on
-    other = iter(DataLoader(Faulty("killed"), 2, num_workers=1))
-    # Of torch's own, whichever it comes to first: that it died, or that nothing comes from it.
-    with pytest.raises((RuntimeError, OSError, EOFError)) as caught:
-        read_all(other)
-    assert not isinstance(caught.value, DataWorkerError)
+    def torchs(number: int, frame: Any) -> None:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
+
+    with pytest.raises(RuntimeError, match=r"\(pid 1\)"):
+        _AtNextBatch(torchs)(signal.SIGCHLD, None)
 
 
 def test_the_handler_is_set_once() -> None:

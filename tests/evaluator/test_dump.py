@@ -45,10 +45,61 @@ def test_lists_become_one_list(tmp_path: Path) -> None:
     assert kept == [{"a": 1}, {"a": 2}, {"a": 3}]
 
 
-def test_what_is_neither_stays_an_entry_for_a_batch(tmp_path: Path) -> None:
-    kept = dumped(tmp_path / "p.pt", {"scores": torch.ones(2)}, torch.tensor(3.0), "text")
-    assert kept[0]["scores"].equal(torch.ones(2))
-    assert (kept[1].item(), kept[2]) == (3.0, "text")
+def test_a_dict_of_outputs_becomes_one_for_each_sample(tmp_path: Path) -> None:
+    """MMEngine goes through its keys, as if these were the samples."""
+    scores, boxes = torch.rand(3, 10), torch.rand(3, 2, 4)
+    batch = {"scores": scores, "more": {"boxes": boxes, "names": ["a", "b", "c"]}}
+    kept = dumped(tmp_path / "p.pt", batch, batch)
+    assert len(kept) == 6
+    for index, sample in enumerate(kept):
+        assert sample["scores"].equal(scores[index % 3])
+        assert sample["more"]["boxes"].equal(boxes[index % 3])
+        assert sample["more"]["names"] == "abc"[index % 3]
+
+
+def test_several_outputs_become_a_tuple_for_each_sample_on_purpose(tmp_path: Path) -> None:
+    """MMEngine takes each output for a sample."""
+    scores, boxes = torch.rand(3, 10), torch.rand(3, 4)
+    for name, outputs in (("tuple", (scores, boxes)), ("list", [scores, boxes])):
+        metric = DumpResults(out_file_path=str(tmp_path / f"{name}.pt"))
+        metric.process({"x": torch.zeros(3, 1)}, outputs)
+        metric.evaluate(3)
+        kept = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        assert [len(sample) for sample in kept] == [2, 2, 2]
+        assert torch.stack([sample[0] for sample in kept]).equal(scores)
+        assert torch.stack([sample[1] for sample in kept]).equal(boxes)
+    kept = dumped(tmp_path / "p.pt", (scores, boxes))  # the size of the batch is not known
+    assert [len(sample) for sample in kept] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_sequence_with_an_entry_for_each_sample_stays_one(tmp_path: Path, kind: Any) -> None:
+    boxes = kind(torch.rand(5, 4) for _ in range(3))
+    metric = DumpResults(out_file_path=str(tmp_path / "p.pt"))
+    metric.process({"x": torch.zeros(3, 1)}, boxes)
+    metric.evaluate(3)
+    kept = torch.load(tmp_path / "p.pt", weights_only=True)
+    assert torch.stack(kept).equal(torch.stack(list(boxes)))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "named"),
+    [
+        ({"scores": torch.ones(2), "loss": torch.tensor(1.0)}, "dict with entries of the lengths "),
+        ({"scores": torch.ones(2, 3), "boxes": torch.ones(1, 4)}, "lengths scores: 2, boxes: 1,"),
+        ({}, "type dict,"),
+        (torch.tensor(3.0), "type Tensor,"),
+        ("text", "type str,"),
+        (None, "type NoneType,"),
+    ],
+)
+def test_predictions_that_cannot_be_told_apart_by_sample_are_refused(
+    tmp_path: Path, outputs: Any, named: str
+) -> None:
+    with pytest.raises(ConfigError, match="cannot be told apart by sample") as caught:
+        dumped(tmp_path / "p.pt", outputs)
+    assert named in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_arrays_become_tensors_and_their_numbers_numbers(tmp_path: Path) -> None:

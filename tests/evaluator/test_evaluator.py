@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trainkit.errors import ConfigError
-from trainkit.evaluator import BaseMetric, Evaluator
+from trainkit.evaluator import TAKEN_NAMES, Accuracy, BaseMetric, Evaluator
 
 
 class Seen(BaseMetric):
@@ -61,6 +61,41 @@ def test_a_name_given_twice_is_refused_and_a_prefix_keeps_them_apart() -> None:
     apart = Evaluator([Seen("a"), Seen("a", prefix="second")])
     apart.process("p", "b")
     assert list(apart.evaluate(1)) == ["a", "second/a"]
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN_NAMES))
+def test_a_name_of_something_else_in_the_log_is_refused(name: str) -> None:
+    """A counter would overwrite the metric, and a time be blended with it."""
+    evaluator = Evaluator(Seen(name))
+    evaluator.process("p", "b")
+    with pytest.raises(ConfigError, match=f"gives '{name}', which is something else in the log"):
+        evaluator.evaluate(1)
+    apart = Evaluator(Seen(name, prefix="test"))
+    apart.process("p", "b")
+    assert list(apart.evaluate(1)) == [f"test/{name}"]
+
+
+class Step(Accuracy):
+    names = ("step",)
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        return {"step": 1.0}
+
+
+class ByTopk(Accuracy):
+    """Its names depend on an argument that an instance need not keep."""
+
+    @classmethod
+    def declared_names(cls, prefix: str | None = None, **arguments: Any) -> tuple[str, ...] | None:
+        return (f"top{arguments['topk']}",)
+
+
+def test_names_that_are_declared_are_compared_before_anything_is_evaluated() -> None:
+    with pytest.raises(ConfigError, match=r"Two metrics give 'accuracy'\. Give one of them"):
+        Evaluator([Accuracy(), Accuracy()])
+    with pytest.raises(ConfigError, match="A metric gives 'step', which is something else"):
+        Evaluator(Step())
+    Evaluator([Accuracy(), Accuracy(prefix="second"), Step(prefix="walk"), ByTopk(), ByTopk()])
 
 
 def test_the_datasets_metainfo_reaches_every_metric() -> None:

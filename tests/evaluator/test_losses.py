@@ -72,6 +72,24 @@ def test_other_batches_tell_none(batch: Any) -> None:
     assert batch_size(batch) is None
 
 
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"grid": torch.zeros(7, 2), "x": torch.zeros(3, 8), "y": torch.zeros(3)},
+        (torch.zeros(7, 2), torch.zeros(3)),
+        [["a"] * 2, torch.zeros(3)],
+    ],
+)
+def test_entries_of_other_lengths_leave_the_size_open(batch: Any) -> None:
+    """Taking that of the first would weigh the losses by what is no number of samples."""
+    assert batch_size(batch) is None
+
+
+def test_entries_without_a_length_do_not_count() -> None:
+    batch = {"scale": torch.tensor(2.0), "name": "text", "more": {"z": 1}, "x": torch.zeros(3, 8)}
+    assert batch_size(batch) == 3
+
+
 def test_a_list_of_samples_is_as_long_as_it_is() -> None:
     assert batch_size([{"x": IMAGE}, {"x": IMAGE}]) == 2
 

@@ -29,8 +29,7 @@ BATCHES = 7  # of an epoch, the last with two samples
 ITERATIONS = 21
 SAVE_EVERY = 2
 TIMES = ("time", "memory")
-# A best checkpoint of an iteration that a killed run has to train again; what an error left.
-ASIDE = (".superseded-best_", "failed_iter_")
+ASIDE = "failed_iter_"  # what an error left
 
 
 class Log:
@@ -219,7 +218,7 @@ def make(variant: str, work_dir: Path, *, workers: int = 0, save_every: int = SA
         "val_dataloader": {**read, "dataset": Augmented()},
         "val_evaluator": [MeanSquaredError(), MeanAbsoluteError()],
         "default_hooks": {"logger": {"interval": 3}, "checkpoint": checkpoint},
-        "log_processor": {"window_size": 5},
+        "log_processor": {"window_size": 5, "log_with_hierarchy": False},
         "visualizer": {
             "vis_backends": [
                 {"_target_": "trainkit.visualizer.LocalVisBackend"},
@@ -279,7 +278,7 @@ def results(work_dir: Path, *, broken_off: bool = False) -> dict[str, Any]:
     states = {path.name: state(path) for path in kept}
     if broken_off:
         for each in states.values():
-            del each["hooks"]["checkpoint"]["saved"]
+            del each["hooks"]["checkpoint"]["saved"], each["hooks"]["checkpoint"]["former"]
     names = {path.name for path in directory.iterdir() if not path.name.startswith(ASIDE)}
     return {
         "checkpoints": states,

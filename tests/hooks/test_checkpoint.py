@@ -137,6 +137,23 @@ def test_two_metrics_do_not_share_a_best_checkpoint(tmp_path: Path) -> None:
     )
 
 
+def test_a_metric_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CheckpointHook(save_best=["accuracy", "loss", "accuracy"])
+    assert str(caught.value).startswith("hooks.checkpoint.save_best names 'accuracy' twice, whose")
+
+
+def test_an_iteration_run_has_no_checkpoints_by_epoch_on_purpose(tmp_path: Path) -> None:
+    """MMEngine saves at the end only, as the whole run is one epoch for the hooks."""
+    with pytest.raises(ConfigError) as caught:
+        saved(tmp_path, {"by_epoch": False, "max_iters": 7}, interval=1, by_epoch=True)
+    assert str(caught.value) == (
+        "hooks.checkpoint.by_epoch is true, but the train loop counts iterations, so it would save "
+        "at the end only. Set by_epoch: false or null, and give interval and save_begin in "
+        "iterations."
+    )
+
+
 @pytest.mark.parametrize("template", ["a\n{}", "a\0{}", "../{}", "{}" + "x" * 50, "\ud800{}", 5])
 def test_a_template_that_gives_no_file_name_is_refused(template: Any) -> None:
     with pytest.raises(ConfigError, match=r"filename_tmpl is .*at most 50 bytes with \{\} where"):

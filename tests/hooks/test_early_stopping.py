@@ -50,6 +50,17 @@ def test_it_stops_when_nothing_improves(
     assert epochs(tmp_path, scores, **options) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stopping_threshold", "x"), ("stopping_threshold", True), ("min_delta", None)],
+)
+def test_what_is_compared_with_a_metric_is_a_number(name: str, value: Any) -> None:
+    options: dict[str, Any] = {"monitor": "accuracy", name: value}
+    with pytest.raises(ConfigError) as caught:
+        EarlyStoppingHook(**options)
+    assert str(caught.value) == f"hooks.early_stopping.{name} is {value!r}; expected a number."
+
+
 def test_a_monitor_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"monitor is 'accurac'.* Did you mean 'accuracy'"):
         epochs(tmp_path, [0.1, 0.2], monitor="accurac")

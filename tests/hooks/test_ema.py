@@ -227,6 +227,21 @@ def test_a_run_that_is_resumed_with_an_average_says_that_there_was_none(tmp_path
     assert said in train(6, EMAHook(begin_epoch=3))
 
 
+def test_several_averages_are_refused_on_purpose(tmp_path: Path) -> None:
+    """MMEngine swaps both, not nested, and trains on with the weights of one of them."""
+    hooks = {
+        "ema": {"_target_": "trainkit.hooks.EMAHook"},
+        "swa": {"_target_": "trainkit.hooks.EMAHook", "ema_type": "StochasticWeightAverage"},
+    }
+    runner = make_runner(tmp_path, custom_hooks=hooks)
+    with pytest.raises(ConfigError) as raised:
+        runner.train()
+    assert str(raised.value) == (
+        "hooks.ema and hooks.swa each average the weights, but a model is evaluated and saved with "
+        "one average. Set all but one of them to null."
+    )
+
+
 def test_a_decay_in_place_of_a_momentum_is_pointed_out(tmp_path: Path) -> None:
     run(tmp_path, EMAHook(momentum=0.999))
     said = (

@@ -14,6 +14,7 @@ import torch
 from tests.toy import MeanSquaredError, loader, loader_config, make_runner
 from trainkit import ConfigError, Hook, Runner
 from trainkit.hooks import LoggerHook
+from trainkit.log_processor import LogProcessor
 from trainkit.visualizer import VisBackend, Visualizer
 
 
@@ -185,6 +186,24 @@ def test_samples_are_counted_as_they_are_seen(
     assert [line["samples"] for line in scalars(runner) if "loss" in line] == expected
 
 
+@pytest.mark.parametrize("given", [None, {"window_size": 2}], ids=str)
+def test_train_and_val_are_kept_apart_unless_told_otherwise(tmp_path: Path, given: Any) -> None:
+    runner = make_runner(
+        tmp_path,
+        log_processor=given,
+        val_cfg={"loss": True},
+        default_hooks={"logger": {"interval": 3}},
+    )
+    runner.train()
+    written = scalars(runner)
+    assert [sorted(line.keys() & {"train/loss", "val/loss", "loss"}) for line in written] == [
+        ["train/loss"],
+        ["val/loss"],
+    ] * 2
+    plain = make_runner(tmp_path / "plain", log_processor=LogProcessor(), val_cfg={"loss": True})
+    assert not plain.log_processor.log_with_hierarchy
+
+
 def test_samples_that_nobody_can_tell_are_left_out(tmp_path: Path) -> None:
     runner = make_runner(tmp_path, train_dataloader=list(loader()))
     runner.train()
@@ -200,8 +219,8 @@ def test_lines_after_a_resume_are_those_of_a_run_that_went_on(tmp_path: Path, at
             if runner.iter + 1 == at:
                 raise KeyboardInterrupt
 
-    custom = {
-        "epoch": {"data_src": "loss", "window_size": "epoch"},
+    custom: dict[str, dict[str, Any]] = {
+        "mean": {"data_src": "loss", "window_size": "epoch"},
         "all": {"data_src": "loss"},
         "least": {"data_src": "loss", "method_name": "min", "window_size": 4},
     }
@@ -210,7 +229,7 @@ def test_lines_after_a_resume_are_those_of_a_run_that_went_on(tmp_path: Path, at
             "logger": {"interval": 1},
             "checkpoint": {"interval": 1, "by_epoch": False},
         },
-        "log_processor": {"window_size": 5, "custom_cfg": custom},
+        "log_processor": LogProcessor(window_size=5, custom_cfg=custom),
     }
     whole = make_runner(tmp_path / "whole", **options)
     whole.train()
@@ -224,7 +243,7 @@ def test_lines_after_a_resume_are_those_of_a_run_that_went_on(tmp_path: Path, at
         for runner in (whole, resumed)
     )
     assert one == other
-    assert {"epoch", "all", "least"} <= one[0].keys()
+    assert {"mean", "all", "least"} <= one[0].keys()
 
 
 class Compared(VisBackend):
@@ -259,7 +278,7 @@ def test_a_run_is_compared_once_by_its_plain_values_and_best_metrics(tmp_path: P
     ((values, metrics, step),) = backend.hparams
     assert values == {"seed": 3, "model.width": 64, "model.token": "<redacted>", "amp": False}
     kept = runner.message_hub.get_scalar("val/mse")
-    assert (metrics, step) == ({"mse": kept.min()}, 6)
+    assert (metrics, step) == ({"best/mse": kept.min()}, 6)
 
 
 def test_the_best_is_that_of_the_whole_run_after_a_resume(tmp_path: Path) -> None:
@@ -274,14 +293,53 @@ def test_the_best_is_that_of_the_whole_run_after_a_resume(tmp_path: Path) -> Non
         val_evaluator=[Worse()],
     )
     runner.train()
-    assert backend.hparams[0][1] == {"mse": before}
+    assert backend.hparams[0][1] == {"best/mse": before}
 
 
-def test_the_values_of_a_metric_without_a_rule_are_not_ranked() -> None:
-    hook = LoggerHook()
-    for value in (3.0, 1.0, 2.0):
-        hook._keep_best({"strange": value, "accuracy": value, "mse": value, "text": "a"})
-    assert hook.best == {"strange": 2.0, "accuracy": 3.0, "mse": 1.0}
+class Several(MeanSquaredError):
+    """Metrics that go up and down again, some with names that tell no rule."""
+
+    values = (2.0, 1.0, 3.0, 2.0)
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
+        names = ("odd", "strange", "accuracy", "mse")
+        self.round = getattr(self, "round", -1) + 1
+        return {"text": "a", **dict.fromkeys(names, self.values[self.round])}
+
+
+STOPPING = {"_target_": "trainkit.hooks.EarlyStoppingHook", "monitor": "strange", "patience": 9}
+ALL = {"last/odd": 2.0, "last/strange": 2.0, "best/accuracy": 3.0, "best/mse": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("hooks", "expected"),
+    [
+        ({}, ALL),
+        ({"checkpoint": {"save_best": "odd", "rule": "less"}}, {"best/odd": 1.0}),
+        ({"checkpoint": {"save_best": "auto", "rule": "less"}}, {"best/odd": 1.0}),
+        ({"checkpoint": {"save_best": "odd", "greater_keys": ["od"]}}, {"best/odd": 3.0}),
+        (
+            {"checkpoint": {"save_best": ["mse", "odd"], "rule": ["less", "greater"]}},
+            {"best/odd": 3.0},
+        ),
+        ({"stop": {**STOPPING, "rule": "greater"}}, {"best/strange": 3.0}),
+    ],
+    ids=str,
+)
+def test_the_best_is_by_the_rule_that_a_hook_was_given_else_by_the_name(
+    tmp_path: Path, hooks: dict[str, Any], expected: dict[str, float]
+) -> None:
+    backend = Compared()
+    make_runner(
+        tmp_path,
+        train_cfg={"by_epoch": True, "max_epochs": 4},
+        val_evaluator=[Several()],
+        default_hooks=hooks,
+        visualizer=Visualizer([backend]),
+    ).train()
+    told = {name.partition("/")[2] for name in expected}
+    others = {name: value for name, value in ALL.items() if name.partition("/")[2] not in told}
+    assert backend.hparams[0][1] == {**others, **expected}
 
 
 def test_facts_of_the_run_are_published(runner: Runner) -> None:

@@ -17,7 +17,7 @@ from tests.ranks import on_ranks
 from tests.toy import ToyModel, make_runner
 from trainkit import BaseModel, ConfigError, Hook, Runner, compose
 from trainkit.checkpoint import read_checkpoint
-from trainkit.errors import NonFiniteError, TrainkitError
+from trainkit.errors import NonFiniteError, Preempted, TrainkitError
 from trainkit.hooks import NanGuardHook
 from trainkit.hooks.post_mortem import _Plain
 from trainkit.hooks.replay import Buffers
@@ -465,6 +465,26 @@ def test_a_resumed_run_has_gone_back_as_the_whole_one(tmp_path: Path) -> None:
         options["train_cfg"] = {"by_epoch": True, "max_epochs": epochs}
         part = trained(tmp_path / "b", Poison(5), guard, **options)
     assert guard.rollbacks == 1
+    assert_same(part, whole)
+
+
+def test_a_rollback_does_not_go_back_to_where_the_run_was_asked_to_end(tmp_path: Path) -> None:
+    class Ask(Hook):
+        def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+            if runner.iter + 1 == 7:
+                runner.request_preemption("a test")
+
+    def options() -> dict[str, Any]:
+        checkpoint = {"interval": 1, "max_keep_ckpts": 1}
+        return {"model": ToyModel(dropout=0.3), "default_hooks": {"checkpoint": checkpoint}}
+
+    whole = trained(tmp_path / "a", Poison(8), NanGuardHook("rollback"), **options())
+    with pytest.raises(Preempted, match=r"saved as .*iter_7"):
+        trained(tmp_path / "b", Ask(), NanGuardHook("rollback"), **options())
+    guard = NanGuardHook("rollback")
+    part = trained(tmp_path / "b", Poison(8), guard, resume=True, **options())
+    assert guard.rollbacks == 1
+    assert "Went back to the weights of epoch_2" in (tmp_path / "b" / "train.log").read_text()
     assert_same(part, whole)
 
 

@@ -249,6 +249,20 @@ def test_a_metric_and_a_loss_of_one_name_are_refused(tmp_path: Path) -> None:
         runner.val(load=False)
 
 
+def test_a_loss_with_the_name_of_something_else_in_the_log_is_refused(tmp_path: Path) -> None:
+    model = WithLosses(lambda losses: {"loss": {"time": losses["loss_a"]}})
+    with pytest.raises(ConfigError, match=r"of val_step is named 'time', which is something else"):
+        make_runner(tmp_path, model=model, val_evaluator=Count()).val(load=False)
+
+
+def test_two_losses_of_one_name_are_both_called_losses(tmp_path: Path) -> None:
+    model = WithLosses(lambda losses: {"loss": {"loss": losses["loss_a"]}})
+    runner = make_runner(tmp_path, model=model, val_evaluator=Count(), val_cfg={"loss": True})
+    text = r"Two losses are named 'loss': one .* val_step, and one that val_cfg\.loss=true computes"
+    with pytest.raises(ConfigError, match=text):
+        runner.val(load=False)
+
+
 def test_a_loss_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
     model = WithLosses(lambda losses: {"loss": {"loss_a": "small"}})
     with pytest.raises(ConfigError, match="loss 'loss_a' is a str; expected a tensor"):

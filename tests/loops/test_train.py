@@ -58,6 +58,34 @@ def test_a_count_must_be_a_whole_number(
         make_runner(tmp_path, train_cfg=train_cfg).train()
 
 
+@pytest.mark.parametrize("intervals", [[3, 1], [[3, 1, 2]], ["31", 1], "31", 3])
+def test_dynamic_intervals_are_pairs(tmp_path: Path, intervals: Any) -> None:
+    train_cfg = {"by_epoch": True, "max_epochs": 3, "dynamic_intervals": intervals}
+    with pytest.raises(ConfigError, match="expected pairs of a milestone and the interval"):
+        make_runner(tmp_path, train_cfg=train_cfg).train()
+
+
+@pytest.mark.parametrize(
+    ("train_cfg", "end"),
+    [
+        ({"by_epoch": True, "max_epochs": 2, "val_begin": 9}, "9, but the run ends after 2 epochs"),
+        (
+            {"by_epoch": False, "max_iters": 1, "val_begin": 2},
+            "2, but the run ends after 1 iterations",
+        ),
+    ],
+)
+def test_a_validation_that_would_begin_after_the_end_is_told(
+    tmp_path: Path, train_cfg: dict[str, Any], end: str
+) -> None:
+    make_runner(tmp_path / "told", train_cfg=train_cfg).train()
+    told = f"train_cfg.val_begin is {end}: it will not validate on the way. Lower it."
+    assert told in (tmp_path / "told" / "train.log").read_text()
+    nothing = dict.fromkeys(("val_dataloader", "val_cfg", "val_evaluator"))
+    make_runner(tmp_path / "none", train_cfg=train_cfg, **nothing).train()
+    assert "val_begin" not in (tmp_path / "none" / "train.log").read_text()
+
+
 def test_a_whole_float_counts(tmp_path: Path) -> None:
     train_cfg = {"by_epoch": True, "max_epochs": 2.0}
     assert make_runner(tmp_path, train_cfg=train_cfg).train_loop.max_epochs == 2

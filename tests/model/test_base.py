@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainkit.model import BaseModel
+from trainkit.errors import ConfigError
+from trainkit.model import BaseDataPreprocessor, BaseModel, ImgDataPreprocessor
 from trainkit.optim_wrapper import OptimWrapper
 
 
@@ -102,6 +103,29 @@ def parse(losses: Any) -> tuple[torch.Tensor, dict[str, float]]:
     total, logged = Regression().parse_losses(losses)
     assert not any(value.requires_grad for value in logged.values())
     return total, {name: value.item() for name, value in logged.items()}
+
+
+def test_a_preprocessor_may_be_a_config_of_one() -> None:
+    config = {"_target_": "trainkit.model.ImgDataPreprocessor", "pad_value": 3}
+    built = BaseModel(data_preprocessor=config).data_preprocessor
+    assert isinstance(built, ImgDataPreprocessor)
+    assert built.pad_value == 3
+    plain = BaseModel(data_preprocessor={"non_blocking": True}).data_preprocessor
+    assert type(plain) is BaseDataPreprocessor
+    assert plain.non_blocking
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"non_blockin": True}, "data_preprocessor.non_blockin: .* Did you mean 'non_blocking'"),
+        ({"_target_": "builtins.dict"}, "data_preprocessor is a dict; expected a torch.nn.Module"),
+        ("images", "data_preprocessor is a str; expected a torch.nn.Module, or a config of one"),
+    ],
+)
+def test_what_is_no_preprocessor_is_refused_when_the_model_is_made(given: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        BaseModel(data_preprocessor=given)
 
 
 def test_tensors_count_with_their_mean_and_lists_with_the_sum_of_means() -> None:

@@ -242,13 +242,15 @@ def test_pretrained_weights_that_fit_are_loaded_and_the_rest_is_told(
     told = [message.partition(": ")[2] for message in caplog.messages]
     assert told == [
         "1 of 4 entries of ModuleDict.",
-        "of another shape: b.weight.",
-        "not in it: a.bias, b.bias.",
-        "left out: c.",
+        "2 missing in it: a.bias, b.bias.",
+        "1 not in the model: c.",
+        "1 of another shape: b.weight (3, 9) for (3, 2).",
     ]
 
 
-@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "wrapper", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
 @pytest.mark.parametrize("prefix", ["body.net", "body.net."])
 def test_a_prefix_and_wrappers_are_taken_off(tmp_path: Path, prefix: str, wrapper: str) -> None:
     path = tmp_path / "weights.pth"
@@ -258,6 +260,50 @@ def test_a_prefix_and_wrappers_are_taken_off(tmp_path: Path, prefix: str, wrappe
     model = nn.Linear(1, 1)
     PretrainedInit(str(path), prefix=prefix)(model)
     assert model.weight == 1
+
+
+@pytest.mark.parametrize(
+    "inside", ["net._orig_mod.", "net._checkpoint_wrapped_module.", "net._fsdp_wrapped_module."]
+)
+@pytest.mark.parametrize("prefix", [None, "body"])
+def test_wrappers_inside_of_the_names_are_taken_off(
+    tmp_path: Path, prefix: str | None, inside: str
+) -> None:
+    head = "" if prefix is None else f"{prefix}."
+    path = saved(tmp_path / "weights.pth", **{f"module.{head}{inside}weight": torch.ones(1, 1)})
+    model = nn.ModuleDict({"net": nn.Linear(1, 1)})
+    PretrainedInit(path, prefix=prefix)(model)
+    assert model["net"].weight == 1
+
+
+def test_a_part_that_is_itself_called_module_keeps_its_name(tmp_path: Path) -> None:
+    path = saved(tmp_path / "weights.pth", **{"module.module.weight": torch.ones(1, 1)})
+    model = nn.ModuleDict({"module": nn.Linear(1, 1)})
+    PretrainedInit(path)(model)
+    assert model["module"].weight == 1
+
+
+def test_a_module_that_refuses_one_weight_keeps_all_of_its_own(tmp_path: Path) -> None:
+    def refuse(*args: Any) -> None:
+        args[-1].append("the second refuses")
+
+    model = nn.ModuleDict({"first": nn.Linear(1, 1), "second": nn.Linear(1, 1)})
+    second: Any = model["second"]
+    second.register_load_state_dict_pre_hook(refuse)
+    state = {name: value + 1 for name, value in model.state_dict().items()}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    path = saved(tmp_path / "weights.pth", **state)
+    with pytest.raises(CheckpointError, match="the second refuses Nothing was loaded"):
+        PretrainedInit(path)(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_pretrained_weights_of_another_kind_of_numbers_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = saved(tmp_path / "weights.pth", weight=torch.ones(1, 1), bias=torch.ones(1).long())
+    PretrainedInit(path)(nn.Linear(1, 1))
+    assert caplog.messages[-1].endswith("1 of another type: bias torch.int64 for torch.float32.")
 
 
 def test_a_checkpoint_of_a_run_is_found_by_its_directory(runner: Any) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from trainkit.errors import ConfigError
 from trainkit.model import (
     checkpoint_activations,
     convert_sync_batchnorm,
     has_checkpointed,
+    mark_wrapper,
     revert_sync_batchnorm,
     unwrap,
 )
@@ -267,6 +269,22 @@ def test_a_model_with_a_submodule_called_module_is_no_wrapper() -> None:
     assert unwrap(model) is model
 
 
+def test_a_model_whose_only_part_is_called_module_is_no_wrapper_unless_marked() -> None:
+    inner = nn.Linear(2, 2)
+    model = Wrapper(inner)
+    assert unwrap(model) is model
+    mark_wrapper(model)
+    assert unwrap(model) is inner
+    assert unwrap(copy.deepcopy(model)).weight.equal(inner.weight)
+
+
+def test_an_average_is_a_wrapper_and_one_wrapper_may_be_inside_of_another() -> None:
+    model = nn.Linear(1, 1)
+    average = AveragedModel(nn.DataParallel(model))
+    assert unwrap(average) is average.module.module
+
+
 def test_an_attribute_called_module_that_is_no_module_is_left() -> None:
     model = Wrapper("a name")
+    mark_wrapper(model)
     assert unwrap(model) is model

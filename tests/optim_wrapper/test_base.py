@@ -200,6 +200,17 @@ def test_accumulative_counts_must_be_a_positive_whole_number(given: Any) -> None
         ({"norm_type": 1.0}, ["norm_type", "max_norm"]),
         ({"type": "value", "max_norm": 1.0}, ["max_norm", "clip_value"]),
         (1.0, ["clip_grad is 1.0", "max_norm"]),
+        ({"max_norm": -1}, ["clip_grad.max_norm is -1; expected a number above 0."]),
+        ({"max_norm": 0}, ["clip_grad.max_norm is 0"]),
+        ({"max_norm": "1"}, ["clip_grad.max_norm is '1'"]),
+        ({"max_norm": True}, ["clip_grad.max_norm is True"]),
+        ({"max_norm": float("nan")}, ["clip_grad.max_norm is nan"]),
+        ({"max_norm": None}, ["clip_grad.max_norm is None"]),
+        ({"type": "value", "clip_value": -0.5}, ["clip_grad.clip_value is -0.5"]),
+        (
+            {"max_norm": 1.0, "norm_type": "two"},
+            ["clip_grad.norm_type is 'two'; expected a number above 0, or inf."],
+        ),
     ],
     ids=str,
 )
@@ -207,6 +218,13 @@ def test_clip_grad_that_cannot_work_is_an_error_at_once(clip_grad: Any, said: li
     with pytest.raises(ConfigError) as raised:
         OptimWrapper(OPTIMIZERS["sgd"](linear()), clip_grad=clip_grad)
     assert [part for part in said if part not in str(raised.value)] == []
+
+
+@pytest.mark.parametrize("norm_type", [1, 2.0, "inf", float("inf")])
+def test_a_norm_of_any_kind_clips(norm_type: Any) -> None:
+    given = {"max_norm": float("inf"), "norm_type": norm_type}
+    wrapper = OptimWrapper(OPTIMIZERS["sgd"](linear()), clip_grad=given)
+    assert wrapper.clip_kwargs == given
 
 
 def test_what_is_no_optimizer_is_named() -> None:

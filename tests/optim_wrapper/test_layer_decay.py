@@ -115,6 +115,18 @@ def test_other_names_are_a_subclasss() -> None:
     assert wrapper.get_lr()["lr"] == [0.25, 0.5]
 
 
+@pytest.mark.parametrize(("num_layers", "said"), [(3, False), (5, True)])
+def test_more_layers_than_there_are_is_warned_of(
+    num_layers: int, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings(ViT(), decay_rate=0.5, num_layers=num_layers)
+    expected = (
+        "optim_wrapper.paramwise_cfg.num_layers is 5, but no parameter is in a layer beyond 3, so "
+        "the learning rate of the backbone's last layer decays as well. Count again."
+    )
+    assert caplog.messages == [expected] * said
+
+
 @pytest.mark.parametrize(
     ("model", "paramwise", "expected"),
     [

@@ -189,6 +189,34 @@ def test_each_has_a_schedule_of_its_own(tmp_path: Path) -> None:
     assert runner.optim_wrapper.get_lr()["generator.lr"] == [0.0]
 
 
+def test_the_log_says_which_optimizer_got_which_schedule(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    step = {"_target_": "trainkit.param_scheduler.StepLR", "step_size": 1}
+    both = wgan(tmp_path / "all", 2, param_scheduler={"step": step})
+    assert len(both.param_schedulers) == 2
+    one = wgan(tmp_path / "one", 2, param_scheduler={"critic": {"step": step}, "step": None})
+    assert len(one.param_schedulers) == 1
+    assert [text for text in caplog.messages if text.startswith("param_scheduler")] == [
+        "param_scheduler.step: StepLR of generator.lr",
+        "param_scheduler.step: StepLR of critic.lr",
+        "param_scheduler.critic.step: StepLR of critic.lr",
+    ]
+
+
+def test_a_schedule_is_not_nearly_named_as_an_optimizer(tmp_path: Path) -> None:
+    step = {"_target_": "trainkit.param_scheduler.StepLR", "step_size": 1}
+    with pytest.raises(ConfigError) as raised:
+        _ = wgan(tmp_path, 2, param_scheduler={"citic": step}).param_schedulers
+    assert str(raised.value) == (
+        "param_scheduler.citic: there are several optimizers, and none of this name. Did you mean "
+        "'critic'? A schedule of all of them has a name that is unlike theirs, or stands in a list."
+    )
+    runner = wgan(tmp_path, 2, param_scheduler=[step])
+    assert len(runner.param_schedulers) == 2
+
+
 def test_a_resumed_run_is_the_whole_one(tmp_path: Path) -> None:
     """The rhythm too: the checkpoint is between two updates of the generator."""
     constant = {"param_scheduler": None}

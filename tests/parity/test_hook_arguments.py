@@ -41,7 +41,7 @@ def told(value: Any) -> Any:
 
 
 class _Recorder:
-    """Keep each point with the counters and the arguments; of a checkpoint only that it is one."""
+    """Keep each point with the counters and the arguments; of a checkpoint what both have."""
 
     def __init__(self) -> None:
         self.calls: Calls = []
@@ -53,8 +53,22 @@ def _arguments(point: str, given: tuple[Any, ...], named: dict[str, Any]) -> dic
     if point in ("after_val_epoch", "after_test_epoch"):
         names = ("metrics",)
     elif "checkpoint" in point:
-        return {}
+        return _common(*given, **named)
     return {**dict(zip(names, given, strict=False)), **named}
+
+
+def _common(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint has in both: the counters, the weights, the optimizer's values."""
+    optimizer = checkpoint["optimizer"]
+    groups = [
+        {key: group[key] for key in ("params", "lr", "momentum", "weight_decay")}
+        for group in optimizer["param_groups"]
+    ]
+    return {
+        "counters": {key: checkpoint["meta"][key] for key in ("epoch", "iter")},
+        "state_dict": checkpoint["state_dict"],
+        "optimizer": {"state": optimizer["state"], "param_groups": groups},
+    }
 
 
 def _recording(point: str) -> Any:
@@ -62,6 +76,8 @@ def _recording(point: str) -> Any:
         arguments = told(_arguments(point, given, named))
         # In MMEngine the epoch of an iteration run stays 0.
         epoch = runner.epoch if self.counts_epochs else 0
+        if "counters" in arguments and not self.counts_epochs:
+            arguments["counters"]["epoch"] = 0
         self.calls.append((point, epoch, runner.iter, arguments))
 
     return record

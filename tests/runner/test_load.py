@@ -12,10 +12,10 @@ from torch import nn
 
 from tests.toy import ToyModel, make_runner
 from trainkit import CheckpointError, ConfigError, Runner
+from trainkit.checkpoint.fit import Fit, listed, nearest_rename, renamed, without_wrappers
 from trainkit.config import compose
 from trainkit.runner import LoadOptions
 from trainkit.runner.check import find_mistakes
-from trainkit.runner.fit import Fit, listed, nearest_rename, renamed, without_wrappers
 
 
 class Two(ToyModel):
@@ -232,6 +232,30 @@ def test_a_parameter_without_a_shape_yet_takes_any(tmp_path: Path) -> None:
     assert runner.model.linear.weight.shape == (1, 3)
 
 
+def test_numbers_of_another_kind_do_not_fit(tmp_path: Path) -> None:
+    state = weights(Two())
+    state["linear.weight"] = state["linear.weight"].to(torch.complex64)
+    state["linear.bias"] = state["linear.bias"].to(torch.int64)
+    state["backbone.0.bias"] = state["backbone.0.bias"] > 0
+    runner = start(tmp_path, state, load_cfg={"strict": True})
+    before = values(runner)
+    with pytest.raises(CheckpointError) as caught:
+        runner.load_or_resume()
+    message = str(caught.value)
+    assert "(3 of 6 entries): 3 of another type: " in message
+    assert "linear.weight torch.complex64 for torch.float32" in message
+    assert "linear.bias torch.int64 for torch.float32" in message
+    assert "backbone.0.bias torch.bool for torch.float32" in message
+    assert all(torch.equal(value, before[name]) for name, value in values(runner).items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_point_numbers_fit_in_any_precision(dtype: torch.dtype) -> None:
+    own = {"w": torch.zeros(2), "count": torch.tensor(0)}
+    fit = Fit(own, {"w": torch.ones(2, dtype=dtype), "count": torch.tensor(1, dtype=torch.int32)})
+    assert fit.problems() == []
+
+
 def test_many_names_are_told_by_what_they_begin_with() -> None:
     names = [f"backbone.layer{n}.weight" for n in range(12)]
     assert listed([*names, "head.bias"]) == "backbone.* (12), head.bias"
@@ -255,7 +279,7 @@ def test_a_pickle_is_refused_with_what_to_do(tmp_path: Path) -> None:
         pass
 
     Buffer.__qualname__ = "Fit"
-    Buffer.__module__ = "trainkit.runner.fit"
+    Buffer.__module__ = "trainkit.checkpoint.fit"
     Buffer.__name__ = "Fit"
     state = {"state_dict": weights(Two()), "message_hub": Fit({}, {})}
     with pytest.raises(CheckpointError, match=r"weights_only=False\)\['state_dict'\]"):

@@ -107,6 +107,62 @@ def test_training_and_evaluation_are_compiled_and_disable_is_heard(tmp_path: Pat
     assert silent.graphs == 0
 
 
+class Around(ToyModel):
+    """A model that trains without calling itself."""
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, torch.Tensor]:
+        loss = (self.linear(data["x"]) - data["y"]).square().mean()
+        optim_wrapper.update_params(loss)
+        return {"loss": loss.detach()}
+
+
+def test_a_step_that_goes_past_what_is_compiled_is_told_once(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, model=Around(), compile={"backend": Backend()})
+    runner.train()
+    log = (tmp_path / "train.log").read_text()
+    assert log.count("compile does nothing in ") == 1
+    assert "compile does nothing in Around.train_step: it never calls the model, self(...)" in log
+
+
+def test_nothing_is_told_of_steps_that_are_compiled_nor_without_compiling(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path / "compiled", compile={"backend": Backend()})
+    runner.train()
+    runner.test()
+    plain = make_runner(tmp_path / "plain", model=Around())
+    plain.train()
+    for run in (runner, plain):
+        assert "compile does nothing" not in (run.work_dir / "train.log").read_text()
+
+
+class Delegating(nn.Module):
+    """Hands the steps on: as the config's wrapper; or as a model, whose part is ``module``."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> Any:
+        return self.module.train_step(data, optim_wrapper)
+
+    def val_step(self, data: Any) -> Any:
+        return self.module.val_step(data)
+
+
+def test_what_the_config_wraps_a_model_in_puts_nothing_into_names(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, model_wrapper_cfg={"_target_": Delegating})
+    runner.train()
+    assert isinstance(runner.model, Delegating)
+    names = read_checkpoint(runner.checkpoint_dir / "epoch_1")["state_dict"]
+    assert [*names] == ["linear.weight", "linear.bias"]
+
+
+def test_a_model_whose_only_part_is_called_module_keeps_its_names(tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, model=Delegating(ToyModel()))
+    runner.train()
+    names = read_checkpoint(runner.checkpoint_dir / "epoch_1")["state_dict"]
+    assert [*names] == ["module.linear.weight", "module.linear.bias"]
+
+
 def test_compiled_and_checkpointed_gives_the_same_weights(tmp_path: Path) -> None:
     plain = run(tmp_path / "plain")
     options = {"compile": {"backend": "aot_eager"}, "activation_checkpointing": "body"}

@@ -90,6 +90,12 @@ def test_the_class_that_is_asked_holds_where_the_config_names_no_other(tmp_path:
             "runner._target_",
             "Closed does not take train_cfg, which every Runner gets.",
         ),
+        ({"seed": 1}, "runner.seed", "a place of its own"),
+        (
+            {"note": "x"},
+            "runner.note",
+            "Runner has no argument 'note'. Name the class that takes it: +runner._target_=",
+        ),
         ("mine", "runner", "expected a mapping"),
     ],
 )

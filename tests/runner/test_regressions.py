@@ -12,7 +12,15 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from tests.hooks.test_checkpoint import Scores
 from tests.loops.test_train import Stream
-from tests.toy import MeanSquaredError, ToyDataset, ToyModel, loader, loader_config, make_runner
+from tests.toy import (
+    MeanSquaredError,
+    Recorder,
+    ToyDataset,
+    ToyModel,
+    loader,
+    loader_config,
+    make_runner,
+)
 from trainkit import CheckpointError, ConfigError, Hook, Runner
 from trainkit.evaluator import BaseMetric
 from trainkit.hooks import EarlyStoppingHook, EMAHook
@@ -236,6 +244,27 @@ def test_auto_scale_lr_reaches_a_schedule_that_is_an_object(tmp_path: Path) -> N
     assert wrapper.get_lr()["lr"] == [pytest.approx(0.2)]
 
 
+@pytest.mark.parametrize("enable", [True, False])
+def test_auto_scale_lr_is_refused_where_a_schedule_has_values_of_its_own(
+    tmp_path: Path, enable: bool
+) -> None:
+    """MMEngine logs that it scales, and the cycle goes up to the same eta_max."""
+    runner = make_runner(
+        tmp_path,
+        param_scheduler={"_target_": "trainkit.param_scheduler.OneCycleLR", "eta_max": 0.1},
+        auto_scale_lr={"enable": enable, "base_batch_size": 2},
+    )
+    if not enable:
+        assert len(runner.param_schedulers) == 1
+        return
+    with pytest.raises(ConfigError) as raised:
+        runner.train()
+    assert str(raised.value) == (
+        "auto_scale_lr.enable is true, but OneCycleLR goes by its own values, so there is nothing "
+        "to scale. Set it to false, and give the schedule values for this batch size."
+    )
+
+
 def test_a_preprocessor_goes_into_a_config_without_one(tmp_path: Path) -> None:
     given = torch.nn.Identity()
     for own in ({}, {"data_preprocessor": None}):
@@ -396,6 +425,20 @@ def test_an_iteration_run_saves_with_its_validations(tmp_path: Path) -> None:
     runner.train()
     names = {path.name for path in runner.checkpoint_dir.glob("iter_*")}
     assert names == {"iter_3", "iter_6", "iter_7"}
+
+
+def test_an_iteration_run_saves_with_its_validations_when_their_interval_changes(
+    tmp_path: Path,
+) -> None:
+    """Before a milestone too, where the coming interval holds already."""
+    train_cfg = {"by_epoch": False, "max_iters": 12, "val_interval": 4}
+    train_cfg["dynamic_intervals"] = [[7, 3], [11, 1]]
+    watch = Recorder()
+    runner = make_runner(tmp_path, train_cfg=train_cfg, custom_hooks=[watch])
+    runner.train()
+    names = {path.name for path in runner.checkpoint_dir.glob("iter_*")}
+    validated = {f"iter_{iteration}" for name, _, iteration in watch.calls if name == "before_val"}
+    assert names == validated == {f"iter_{n}" for n in (4, 6, 9, 10, 11, 12)}
 
 
 def test_determinism_is_taken_back(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.runner.test_horizons import config_of
 from trainkit import CheckpointError
 from trainkit.checkpoint import MANIFEST
 from trainkit.config.findings import Finding
+from trainkit.evaluator import BaseMetric
 from trainkit.runner import rules
 from trainkit.runner.checked import Config
 
@@ -24,6 +25,17 @@ class Folder(Dataset[Any]):
     """Reads a folder, so to speak."""
 
     def __init__(self, root: str = "", ann_file: str = "", name: str = "") -> None: ...
+
+
+class Loss(BaseMetric):
+    """Declares a name that a loss has too."""
+
+    names = ("loss",)
+
+    def process(self, data_batch: Any, data_samples: Any) -> None: ...
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
+        return {"loss": 0.0}
 
 
 def told(rule: Rule, *overrides: str, **changes: Any) -> list[str]:
@@ -51,6 +63,26 @@ def test_a_monitor_is_a_metric_that_is_declared() -> None:
     best = "hooks.checkpoint.save_best"
     assert told(rules.monitors, f"{best}=[accuracy,loss]") == [best]
     assert told(rules.monitors, f"{best}=auto", "val_cfg=none") == []
+
+
+def test_names_of_metrics_that_are_declared_differ() -> None:
+    second = {"_target_": "trainkit.evaluator.Accuracy"}
+    loops = {"test_cfg": None}
+    assert told(rules.metric_names, val_evaluator={"one": second}, **loops) == []
+    two = {"one": second, "two": second}
+    (finding,) = rules.metric_names(config_of([], val_evaluator=two, **loops))
+    assert (finding.key, finding.text) == (
+        "val_evaluator",
+        "val_evaluator: Two metrics give 'accuracy'. Give one of them a prefix, such as prefix: "
+        "second.",
+    )
+    apart = {"one": second, "two": {**second, "prefix": "second"}}
+    assert told(rules.metric_names, val_evaluator=apart, **loops) == []
+    taken = {"one": {"_target_": f"{__name__}.Loss", "prefix": ""}}
+    assert told(rules.metric_names, val_evaluator=taken, **loops) == []
+    computes = {"_target_": "trainkit.loops.ValLoop", "loss": True}
+    (finding,) = rules.metric_names(config_of([], val_evaluator=taken, val_cfg=computes, **loops))
+    assert "val_cfg.loss is true, and a metric is named 'loss' too" in finding.text
 
 
 def test_the_advice_of_a_monitor_is_one_that_can_be_followed() -> None:

@@ -163,6 +163,10 @@ def test_a_wrong_argument_is_refused_at_construction(
         ({"optim_wrapper": {"optimizer": {"_target_": "torch.optim.SDG"}}}, "Did you mean 'SGD'"),
         ({"optim_wrapper": {"optimizer": {"_target_": "torch.optim.SGD", "lrr": 1}}}, "'lr'"),
         ({"param_scheduler": 3}, "param_scheduler is a int; expected a ParamScheduler"),
+        (
+            {"param_scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 1}},
+            "param_scheduler is a config of StepLR; expected a parameter scheduler",
+        ),
         ({"auto_scale_lr": {"enable": True}}, "auto_scale_lr.base_batch_size is None"),
         ({"train_dataloader": {"batch_size": 4}}, "train_dataloader has no dataset"),
         ({"train_dataloader": loader_config(batch_sise=1)}, "Did you mean 'batch_size'"),
@@ -171,7 +175,7 @@ def test_a_wrong_argument_is_refused_at_construction(
             "gives no batch: 12 samples, batch_size=20, drop_last=True",
         ),
         ({"model": nn.Linear(3, 1)}, r"Linear has no train_step\(\)"),
-        ({"train_cfg": 3}, "train_cfg is 3; expected a loop"),
+        ({"train_cfg": 3}, "train_cfg is an int; expected a loop"),
         ({"train_cfg": {"type": "EpochBasedTrainLoop"}}, "MMEngine's 'type: EpochBasedTrainLoop'"),
         ({"auto_scale_lr": True}, "auto_scale_lr is True"),
         ({"auto_scale_lr": {"enabel": True}}, "auto_scale_lr is {'enabel': True}"),
@@ -325,8 +329,9 @@ def test_a_default_hook_can_be_changed_or_removed(tmp_path: Path) -> None:
 
 
 def test_a_hook_is_registered_after_those_of_its_priority(runner: Runner) -> None:
-    runner.register_hook(Recorder(), "VERY_LOW", name="mine")
-    assert list(runner.hooks.hooks)[-2:] == ["checkpoint", "mine"]
+    runner.register_hook(Recorder(), "LOW", name="mine")
+    # CheckpointHook, which saves the states of all others, comes after them.
+    assert list(runner.hooks.hooks)[-3:] == ["param_scheduler", "mine", "checkpoint"]
     with pytest.raises(ConfigError, match="There is a hook 'mine' already"):
         runner.register_hook(Recorder(), name="mine")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.runner.test_interrupt import Sender, assert_same_end, preempt, saved
 from tests.runner.test_resume import run_of, stop
-from tests.toy import ToyModel
+from tests.toy import ToyModel, make_runner
 from trainkit import BaseModel
 from trainkit.checkpoint import read_checkpoint, write_checkpoint
 from trainkit.optim_wrapper import (
@@ -174,3 +174,31 @@ def test_a_model_that_steps_by_itself_is_not_waited_for(tmp_path: Path) -> None:
 
     preempt(run_of(tmp_path, model=Own(), **accumulating(2)), Sender("before_train_iter", 7))
     assert saved(tmp_path) == ["epoch_1", "epoch_2", "iter_8"]
+
+
+class Twice(ToyModel):
+    """Learns twice from each batch."""
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, torch.Tensor]:
+        super().train_step(data, optim_wrapper)
+        outputs: dict[str, torch.Tensor] = super().train_step(data, optim_wrapper)
+        return outputs
+
+
+@pytest.mark.parametrize(("counts", "is_open"), [(4, True), (2, False)])
+def test_a_window_that_is_open_at_the_end_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], counts: int, is_open: bool
+) -> None:
+    """Of 12 passes in 6 iterations, as the wrapper counts on one in each."""
+    make_runner(tmp_path, model=Twice(), **accumulating(counts)).train()
+    said = "Training ended in the midst of a window of accumulative_counts=4: the gradients of"
+    assert (said in capsys.readouterr().out) == is_open
+
+
+def test_an_open_window_of_several_optimizers_is_told_with_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_runner(tmp_path, **players(3, 4)).train()
+    out = capsys.readouterr().out
+    assert "accumulative_counts=4 of the optimizer second: the gradients of its last passes" in out
+    assert "of the optimizer first" not in out

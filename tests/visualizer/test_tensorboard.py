@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.toy import make_runner
+from tests.toy import loader, make_runner
 from trainkit import ConfigError
 from trainkit.visualizer import TensorboardVisBackend, Visualizer
 
@@ -23,7 +23,7 @@ def opened(directory: Path, resume_step: int | None = None) -> TensorboardVisBac
 def close(backend: TensorboardVisBackend, directory: Path, age: int) -> None:
     """Close; give the event file the time it would have, had the processes run one by one."""
     backend.close()
-    for path in (directory / "tensorboard").iterdir():
+    for path in (directory / "tensorboard").glob("*tfevents*"):
         stem, _, rest = path.name.partition("tfevents.")
         second, _, end = rest.partition(".")
         if int(second) > 1000:
@@ -80,12 +80,16 @@ def test_metrics_by_epoch_after_the_checkpoint_are_dropped_too(tmp_path: Path) -
     assert [value for _, value in points(tmp_path, "accuracy")] == [0.125, 0.25, 1.0]
 
 
-def test_a_run_that_does_not_resume_drops_nothing(tmp_path: Path) -> None:
+def test_points_of_a_start_without_a_checkpoint_are_kept_aside_and_not_shown(
+    tmp_path: Path,
+) -> None:
     for age in (1, 2):
         backend = opened(tmp_path)
-        backend.add_scalars({"loss": float(age)}, age)
+        backend.add_scalars({"loss": float(age)}, 1)
         close(backend, tmp_path, age)
-    assert points(tmp_path, "loss") == [(1, 1.0), (2, 2.0)]
+    assert points(tmp_path, "loss") == [(1, 2.0)]
+    names = [path.name for path in (tmp_path / "tensorboard").iterdir()]
+    assert sorted("superseded" in name for name in names) == [False, True]
 
 
 def test_the_directory_can_be_named(tmp_path: Path) -> None:
@@ -129,6 +133,16 @@ def test_an_axis_that_is_not_known_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="how many samples were seen is not known"):
         backend.add_scalars({"loss": 1.0, "iter": 1}, step=1)
     backend.close()
+
+
+def test_samples_that_nobody_can_count_are_no_axis_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    visualizer = Visualizer([TensorboardVisBackend(x_axis="samples")])
+    runner = make_runner(tmp_path / "run", visualizer=visualizer, train_dataloader=list(loader()))
+    with pytest.raises(ConfigError, match="how many samples were seen is not known"):
+        runner.train()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("x_axis", AXES)
@@ -187,7 +201,7 @@ def hparams(directory: Path) -> dict[str, Any]:
 def test_a_run_stands_in_the_hparams_tab_as_itself(tmp_path: Path) -> None:
     backend = opened(tmp_path)
     backend.add_hparams(
-        {"lr": 0.1, "width": 64, "amp": False, "name": "a"}, {"accuracy": 0.5}, step=20
+        {"lr": 0.1, "width": 64, "amp": False, "name": "a"}, {"best/accuracy": 0.5}, step=20
     )
     backend.close()
     assert hparams(tmp_path) == {"lr": 0.1, "width": 64.0, "amp": False, "name": "a"}
@@ -213,9 +227,16 @@ def test_a_run_that_is_trained_further_stands_there_once(tmp_path: Path) -> None
     assert hparams(tmp_path) == {"lr": 0.1}
 
 
-def test_a_run_without_values_or_metrics_is_not_compared(tmp_path: Path) -> None:
+def test_a_run_without_values_is_not_compared(tmp_path: Path) -> None:
     backend = opened(tmp_path)
-    backend.add_hparams({}, {"accuracy": 0.5}, step=1)
+    backend.add_hparams({}, {"best/accuracy": 0.5}, step=1)
+    backend.close()
+    assert read(tmp_path).Tags()["scalars"] == []
+
+
+def test_a_run_without_a_validation_is_compared_by_its_values(tmp_path: Path) -> None:
+    backend = opened(tmp_path)
     backend.add_hparams({"lr": 0.1}, {}, step=1)
     backend.close()
+    assert hparams(tmp_path) == {"lr": 0.1}
     assert read(tmp_path).Tags()["scalars"] == []

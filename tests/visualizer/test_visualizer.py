@@ -53,6 +53,14 @@ def test_every_backend_gets_every_call_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_one_scalar_is_written_like_several(tmp_path: Path) -> None:
+    visualizer = Visualizer([LocalVisBackend()])
+    visualizer.open(tmp_path)
+    visualizer.add_scalar("loss", 0.5, 3)
+    visualizer.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 3, "loss": 0.5}\n'
+
+
 def test_nothing_is_written_before_open_and_after_close(tmp_path: Path) -> None:
     memory = Memory()
     visualizer = Visualizer([memory])

@@ -15,6 +15,7 @@ from trainkit.checkpoint.files import (
     write_checkpoint,
 )
 from trainkit.checkpoint.find import (
+    drop_outdated,
     find_latest,
     list_checkpoints,
     locate_checkpoint,
@@ -32,6 +33,7 @@ __all__ = [
     "Snapshot",
     "check_plain",
     "compact",
+    "drop_outdated",
     "find_latest",
     "flush_directory",
     "list_checkpoints",

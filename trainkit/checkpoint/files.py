@@ -18,6 +18,7 @@ import re
 import shutil
 import socket
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,25 @@ def _write_file(path: Path, state: Any) -> dict[str, Any]:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
+    _check_written(path)
     # Read back rather than hashed on the way: faster, and it is what a reader will see.
     return {"size": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _check_written(path: Path) -> None:
+    """Raise unless a file holds what was in memory, by the checksums that torch took of that.
+
+    Older checkpoints go once this one stands, and its digest is of whatever was written.
+    """
+    if not torch.serialization.get_crc32_options():
+        return  # someone has switched them off
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # for damaged bytes zipfile raises whatever its parser happens to
+        damaged = f"its zip archive: {error}"
+    if damaged is not None:
+        raise OSError(f"{path.name} was written, but reads otherwise ({damaged})")
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from trainkit.checkpoint.files import (
     MANIFEST,
     NewerFormatError,
     read_manifest,
+    remove_checkpoint,
     sweep,
     verify_checkpoint,
 )
@@ -20,6 +21,7 @@ from trainkit.checkpoint.reading import check_file
 from trainkit.errors import CheckpointError
 
 _PERIODIC = re.compile(r"(epoch|iter)_(\d+)", re.ASCII)
+_OUTDATED = ".outdated-"
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
@@ -32,7 +34,9 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def find_latest(directory: Path, *, own: bool = True) -> tuple[Path | None, list[str]]:
+def find_latest(
+    directory: Path, *, own: bool = True, scheduled: bool = False
+) -> tuple[Path | None, list[str]]:
     """Return the newest good checkpoint in a directory, and what is wrong with the newer ones.
 
     Good is one whose files are what was written, and whose weights are finite. Where none of those
@@ -42,13 +46,17 @@ def find_latest(directory: Path, *, own: bool = True) -> tuple[Path | None, list
         directory: Where a run's checkpoints are.
         own: The run is this process's: a damaged checkpoint is renamed to ``.corrupt-…``, out of
             the way and kept for inspection, and what a killed process left is put in order.
+        scheduled: Leave out those that are there because the run was asked to end.
 
     Raises:
         CheckpointError: There are checkpoints, but none is whole; or one is of a newer format.
     """
     if own:
         _restore(directory)
-    found, damaged, diverged = _first_good(_newest_first(directory))
+    paths = _newest_first(directory)
+    found, damaged, diverged = _first_good(
+        [path for path in paths if _is_scheduled(path)] if scheduled else paths
+    )
     if found is None and diverged:
         found, diverged = next(iter(diverged)), {}
     if found is None and damaged:
@@ -89,20 +97,27 @@ def superfluous(checkpoints: Sequence[Path], keep: int) -> list[Path]:
     """Return which of a run's checkpoints, given oldest first, may go.
 
     The newest ``keep`` that are complete stay, and the newest that is finite. One that is not
-    complete is nothing to count on, and no rubbish either: a resume sets it aside.
+    complete is nothing to count on, and no rubbish either: a resume sets it aside. One where the
+    run was asked to end is beyond the count, and stays until a newer one is finite: it takes the
+    place of none that the run would have had anyway.
     """
     whole = 0
-    has_finite = False
+    has_finite = has_newer = False  # among the counted; among all
     old = []
     for path in reversed(checkpoints):
         try:
-            is_finite = not read_manifest(path).get("non_finite")
+            manifest = read_manifest(path)
         except CheckpointError:
             continue
-        if whole < keep or (is_finite and not has_finite):
-            whole += 1
+        is_finite, is_counted = not manifest.get("non_finite"), manifest.get("scheduled", True)
+        if is_counted:
+            stays = whole < keep or (is_finite and not has_finite)
+            whole += stays
             has_finite = has_finite or is_finite
         else:
+            stays = not has_newer
+        has_newer = has_newer or is_finite
+        if not stays:
             old.append(path)
     return old
 
@@ -118,17 +133,32 @@ def _restore(directory: Path) -> None:
             aside.rename(replaced)
 
 
-def set_aside_newer(directory: Path, iteration: int) -> list[Path]:
+def set_aside_newer(directory: Path, iteration: int, *, asked: bool = True) -> list[Path]:
     """Rename checkpoints after ``iteration``, which a run that goes back leaves behind.
 
     Else the next resume would go on from them, and they would be written over.
+
+    Args:
+        directory: Where a run's checkpoints are.
+        iteration: Where it goes on.
+        asked: It goes back because someone said so: all are kept, as ``.superseded-…``. Else the
+            best ones are ``.outdated-…`` until they are made again; see :func:`drop_outdated`.
     """
     best = [path for path in directory.glob("best_*") if path.is_dir()]
     standing = [*list_checkpoints(directory), *best]
     newer = [path for path in standing if (_iteration(path) or 0) > iteration]
     for path in newer:
-        path.rename(path.with_name(f".superseded-{path.name}-{time.time_ns()}"))
+        prefix = _OUTDATED if path in best and not asked else ".superseded-"
+        path.rename(path.with_name(f"{prefix}{path.name}-{time.time_ns()}"))
     return newer
+
+
+def drop_outdated(path: Path) -> None:
+    """Remove what was set aside under the name of a best checkpoint that was made again."""
+    for outdated in path.parent.iterdir():
+        name, _, number = outdated.name.rpartition("-")
+        if name == f"{_OUTDATED}{path.name}" and number.isdecimal():
+            remove_checkpoint(outdated)
 
 
 def _newest_first(directory: Path) -> list[Path]:
@@ -155,6 +185,13 @@ def _named_so(path: Path) -> bool:
         return read_manifest(path).get("name") == path.name
     except CheckpointError:
         return False
+
+
+def _is_scheduled(path: Path) -> bool:
+    try:
+        return bool(read_manifest(path).get("scheduled", True))
+    except CheckpointError:
+        return True  # whoever reads it says what is wrong
 
 
 def _iteration(path: Path) -> int | None:

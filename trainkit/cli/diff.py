@@ -34,9 +34,9 @@ def run(command: str, argv: list[str]) -> None:
     found = [read_run(path, str(path)) for path in map(find_named_run, given.runs)]
     configs, environments = [_config(one.path) for one in found], [_env(one.path) for one in found]
     differences = {
-        "config": _differing(*configs),
+        "config": differing(*configs),
         "metrics": _metrics(*(one.record for one in found)),
-        "environment": _differing(*map(_environment, found, environments)),
+        "environment": differing(*map(_environment, found, environments)),
     }
     known = list(zip(configs, (one.record for one in found), environments, strict=True))
     unknown = [
@@ -80,7 +80,7 @@ def _config(run: Path) -> dict[Keys, Any]:
 
     from trainkit.config.stored import read_stored
 
-    return dict(_flat(OmegaConf.to_container(read_stored(run / "config.yaml"), resolve=False)))
+    return dict(flat(OmegaConf.to_container(read_stored(run / "config.yaml"), resolve=False)))
 
 
 def _env(run: Path) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _environment(run: Run, env: Mapping[str, Any]) -> dict[Keys, Any]:
         git["uncommitted"] = (
             f"{len(text.splitlines())} lines, {zlib.crc32(text.encode(errors='replace')):08x}"
         )
-    return dict(_flat(facts))
+    return dict(flat(facts))
 
 
 def _number(file: Path) -> int:
@@ -111,19 +111,19 @@ def _number(file: Path) -> int:
     return int("0" + re.sub(r"\D", "", file.stem))
 
 
-def _flat(node: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+def flat(node: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
     """Yield what stands in containers, with its keys; a list of plain values is one value."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
-            yield from _flat(value, (*keys, str(key)))
+            yield from flat(value, (*keys, str(key)))
     elif isinstance(node, list) and any(isinstance(value, Mapping | list) for value in node):
         for index, value in enumerate(node):
-            yield from _flat(value, (*keys, index))
+            yield from flat(value, (*keys, index))
     else:
         yield keys, node
 
 
-def _differing(a: Mapping[Keys, Any], b: Mapping[Keys, Any]) -> Differences:
+def differing(a: Mapping[Keys, Any], b: Mapping[Keys, Any]) -> Differences:
     """Return the keys at which two configs differ, in their order; ``_target_`` before others."""
 
     def order(keys: Keys) -> list[tuple[bool, int, str]]:

@@ -52,6 +52,8 @@ def _stored(run: Path, overrides: list[str], given: Arguments) -> Composed:
 
 def _evaluate(purpose: str, evaluated: Composed, directory: Path | None) -> None:
     """Check the config, and evaluate with it; None as directory makes one."""
+    from trainkit.dist import is_main_process, on_main
+    from trainkit.launch import process_group
     from trainkit.runner import Runner
     from trainkit.runner.check import find_mistakes
     from trainkit.runner.from_config import make
@@ -67,11 +69,14 @@ def _evaluate(purpose: str, evaluated: Composed, directory: Path | None) -> None
         raise ConfigError(
             f"trainkit {purpose} needs weights: give run=DIR, or load_from=CHECKPOINT."
         )
-    if directory is None:
+    with (
+        process_group(cfg.get("launcher", "auto"), cfg.get("env")),
+        told_with_origin(evaluated.origins),
+    ):
         home = experiment_directory(cfg.get("experiment_name"))
-        directory = make_unique(home, f"{purpose}_{timestamp()}")
-    with told_with_origin(evaluated.origins):
-        runner = make(Runner, cfg, work_dir=str(directory), resume=False)
+        place = on_main(lambda: directory or make_unique(home, f"{purpose}_{timestamp()}"))
+        runner = make(Runner, cfg, work_dir=str(place), resume=False)
         metrics: dict[str, Any] = getattr(runner, purpose)()
-    for name, value in metrics.items():
-        print(f"{name}: {value}")
+        if is_main_process():
+            for name, value in metrics.items():
+                print(f"{name}: {value}")

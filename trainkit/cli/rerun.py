@@ -15,6 +15,7 @@ from trainkit.config.options import ADDING, read_option
 from trainkit.config.origins import is_at_or_below, trace_stored
 from trainkit.config.stored import stored_config
 from trainkit.errors import ConfigError
+from trainkit.launch.environment import refuse_ranks
 from trainkit.run_dir import experiment_directory, find_run, has_identity, identity, read_status
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def run(command: str, argv: list[str]) -> None:
     lets it name what is in that package.
     """
     name, given = _read(argv)
+    refuse_ranks("trainkit rerun")
     base = find_named_run(name)
     cfg = stored_config(
         base,

@@ -19,6 +19,7 @@ from trainkit.cli.train import objective, train_in
 from trainkit.config.loader import hydra_loader, parse_override
 from trainkit.config.secrets import Redactor, redact_override
 from trainkit.errors import ConfigError, Preempted, TrainkitError
+from trainkit.launch.environment import refuse_ranks
 from trainkit.run_dir import (
     RunRecord,
     experiment_directory,
@@ -40,6 +41,7 @@ def sweep(given: Arguments) -> None:
     A trial that fails does not stop the others; the first error is raised once all are done. One
     that is asked to end is saved, and ends the sweep.
     """
+    refuse_ranks("A sweep")
     if any(text.lstrip("+").startswith("hydra.sweep.") for text in given.overrides):
         raise ConfigError("hydra.sweep.* is trainkit's; name the sweep's directory with work_dir=.")
     first = check_trials(given)
@@ -109,7 +111,13 @@ def _trial(cfg: DictConfig) -> float | None:
                 "failed", error=f"{type(error).__name__}: {error}", overrides=shown
             )
         if isinstance(error, Preempted):
-            print("The sweep ends here; its other trials are not started.")
+            number, place = hydra.job.num, _quoted(str(directory))
+            raise Preempted(
+                f"Stopped by {error.reason} in trial {number}; the trials after it are not "
+                f"started. Go on with it by resume={place} and its overrides.",
+                error.reason,
+                error.checkpoint,
+            ) from None
         if isinstance(error, TrainkitError):
             print(f"Trial {hydra.job.num} failed. {type(error).__name__}: {error}")
         raise

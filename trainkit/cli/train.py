@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ from trainkit.config.schema import TrainConfig
 from trainkit.config.secrets import redact, redact_override
 from trainkit.errors import CheckpointError, ConfigError
 from trainkit.run_dir import (
+    NO_IDENTITY,
     digest,
     experiment_directory,
     find_run,
     has_identity,
     identity,
+    make_unique,
     make_writable,
     new_run_directory,
     next_number,
@@ -68,7 +71,8 @@ def train(
     composed = compose_checked(request)
     assert composed.cfg is not None, "what has no mistake composes"
     given = [] if config is None else request.facts()
-    return _train(composed.cfg, [*given, *overrides], composed.origins)
+    primary = [] if config_name == "config" else [f"config_name={config_name}"]
+    return _train(composed.cfg, [*given, *overrides], composed.origins, primary)
 
 
 def _train_composed(cfg: DictConfig, overrides: Sequence[str]) -> float | None:
@@ -89,25 +93,66 @@ def _train_composed(cfg: DictConfig, overrides: Sequence[str]) -> float | None:
         )
     raise_findings(find_mistakes(cfg))
     if HydraConfig.initialized():
-        overrides = list(HydraConfig.get().overrides.task)
-    return _train(cfg, overrides, lambda: None)
+        job = HydraConfig.get()
+        own = [f"config_name={job.job.config_name}"]
+        return _train(cfg, list(job.overrides.task), lambda: None, own)
+    return _train(cfg, [], lambda: None, [f"config={_digest_of(cfg)}"])
+
+
+def _digest_of(cfg: DictConfig) -> str:
+    """Return in one word what a config says of the run, apart from where and how it is started."""
+    from omegaconf import OmegaConf
+
+    said = {key: value for key, value in cfg.items_ex(resolve=False) if key not in NO_IDENTITY}
+    return digest([OmegaConf.to_yaml(said, sort_keys=True)])[:16]
 
 
 def _train(
-    cfg: DictConfig, overrides: Sequence[str], origins: Callable[[], Origins | None]
+    cfg: DictConfig,
+    overrides: Sequence[str],
+    origins: Callable[[], Origins | None],
+    own: Sequence[str],
 ) -> float | None:
-    wanted = identity(str(cfg.get("experiment_name")), overrides)
-    run, load_from, resume = _choose_run(cfg, wanted)
-    if run is not None and resume and load_from is None and _is_finished(run, wanted):
-        metric = objective(run)
-        shown = "" if metric is None else f" Its metric: {metric:.4f}."
-        print(
-            f"{run} is finished already, so there is nothing to resume.{shown} resume=fresh starts "
-            "a new run."
-        )
-        return metric
-    with told_with_origin(origins):
-        return train_in(cfg, run, wanted, overrides, resume=resume, load_from=load_from)
+    """Train; ``own`` is what else, beside experiment and overrides, makes it the same run."""
+    from trainkit.dist import on_main  # imports torch
+    from trainkit.launch import process_group
+
+    wanted = identity(str(cfg.get("experiment_name")), [*overrides, *own])
+    with process_group(cfg.get("launcher", "auto"), cfg.get("env")):
+        run, load_from, resume = on_main(lambda: _choose_run(cfg, wanted))
+        goes_on = run if resume and load_from is None else None
+        if goes_on is not None and on_main(partial(_is_finished, goes_on, wanted)):
+            return on_main(partial(_tell_finished, goes_on, cfg))
+        with told_with_origin(origins):
+            return train_in(cfg, run, wanted, overrides, resume=resume, load_from=load_from)
+
+
+def _tell_finished(run: Path, cfg: DictConfig) -> float | None:
+    metric = objective(run)
+    shown = "" if metric is None else f" Its metric: {metric:.4f}."
+    changed = _changed_since(run, cfg)
+    print(
+        f"{run} is finished already, so there is nothing to resume.{shown} resume=fresh starts "
+        "a new run."
+        + (f" Its config had other values of {changed}; resume={run} takes yours." * bool(changed))
+    )
+    return metric
+
+
+def _changed_since(run: Path, cfg: DictConfig) -> str:
+    """Return the keys whose values in files have changed since a run, as a text."""
+    import yaml
+
+    from trainkit.cli.diff import differing, flat
+    from trainkit.config.secrets import Redactor, as_yaml
+
+    try:
+        before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return ""
+    sides = (before, yaml.safe_load(as_yaml(cfg, Redactor(cfg))))
+    keys = [key for key in differing(*(dict(flat(side)) for side in sides))]
+    return ", ".join(key for key in keys if key.partition(".")[0] not in NO_IDENTITY)
 
 
 def train_in(
@@ -121,6 +166,8 @@ def train_in(
     **facts: Any,
 ) -> float | None:
     """Train a config that was checked in the directory ``run``, or in a new one.
+
+    Every rank calls it; rank 0 finds the directory.
 
     Args:
         cfg: The config.
@@ -137,6 +184,7 @@ def train_in(
     Raises:
         Preempted: A signal or a limit has ended training; it is saved.
     """
+    from trainkit.dist import on_main
     from trainkit.runner import Runner  # imports torch
     from trainkit.runner.from_config import make
     from trainkit.runner.interrupt import Interrupts
@@ -156,7 +204,7 @@ def train_in(
             **facts,
         }
         runner.train()
-    return objective(directory)
+    return on_main(lambda: objective(directory))
 
 
 def _numbered(run: Path, home: Path) -> dict[str, int]:
@@ -166,6 +214,15 @@ def _numbered(run: Path, home: Path) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _run_directory(cfg: Any, run: Path | None) -> Iterator[Path]:
+    """Give every rank the directory of a run, which rank 0 sees to."""
+    from trainkit.dist import on_main
+
+    with contextlib.ExitStack() as stack:
+        yield on_main(lambda: stack.enter_context(_made(cfg, run)))
+
+
+@contextlib.contextmanager
+def _made(cfg: Any, run: Path | None) -> Iterator[Path]:
     """Give the directory of a run; what is new goes again if what is done meanwhile fails."""
     place = experiment_directory(cfg.get("experiment_name")) if run is None else run
     made = [directory for directory in (place, *place.parents) if not directory.exists()]
@@ -199,6 +256,10 @@ def _choose_run(cfg: DictConfig, wanted: Sequence[str]) -> tuple[Path | None, st
     """
     resume = cfg.get("resume")
     named = None if cfg.get("work_dir") is None else Path(str(cfg.work_dir))
+    if resume == "fresh" and named is not None and "started" in read_status(named):
+        fresh = make_unique(named.parent, named.name)
+        print(f"resume=fresh: {named} holds a run, so this one is in {fresh}.")
+        return fresh, None, False
     if resume in (None, False, "fresh"):
         return named, None, False
     if resume is True:

@@ -328,8 +328,8 @@ def _advice(override: Override, config: dict[str, Any], groups: Mapping[str, lis
     name, group = parts[0], "/".join(there)
     if name in groups.get(group, ()):
         return f"It is an option that is not chosen: add {group}={name}."
-    if len(parts) > 1 and name in node and node[name] is None:
-        return f"{'.'.join([*there, name])} is null; to put something there: +{override.input_line}"
+    if len(parts) > 1 and name in node and not isinstance(node[name], list):
+        return _inside_of(node[name], ".".join([*there, name]), override)
     arguments = _arguments(node) if len(parts) == 1 else []
     if name in arguments:
         return f"Its target takes it, but the config does not list it: +{override.input_line}"
@@ -348,6 +348,17 @@ def _advice(override: Override, config: dict[str, Any], groups: Mapping[str, lis
         )
         return f"Did you mean {full!r}?{plus}"
     return f"{'.'.join(there) or 'The top'} has: {', '.join(map(str, node)) or 'nothing'}."
+
+
+def _inside_of(value: Any, key: str, override: Override) -> str:
+    """Say how to give a value to what is below ``key``, where a plain value stands."""
+    line = str(override.input_line)
+    if value is None:
+        return f"{key} is null; to put something there: +{line}"
+    inside, _, given = line.removeprefix(f"{key}.").partition("=")
+    for part in reversed(inside.split(".")):
+        given = f"{{{part}: {given}}}"
+    return f"{key} is {shown(value)}, with nothing inside. If it takes a mapping: '{key}={given}'"
 
 
 def _arguments(node: Mapping[str, Any]) -> list[str]:

@@ -50,6 +50,10 @@ class TrainConfig:
         amp: Mixed precision on whatever ``optim_wrapper`` there is.
         compile: True, or arguments of ``torch.compile``.
         activation_checkpointing: Names of submodules whose activations are computed again.
+        launcher: Who has started several processes: ``"auto"`` finds out, ``"none"`` is alone.
+        find_unused_parameters: Whether ranks look for parameters without a gradient in each step.
+        sync_bn: ``"torch"``: batch norm over all ranks.
+        model_wrapper_cfg: How ranks wrap the model; None: ``DistributedDataParallel``.
         trust: Packages that configs of stored runs may name.
     """
 
@@ -82,6 +86,10 @@ class TrainConfig:
     amp: bool = NOT_GIVEN
     compile: Any = NOT_GIVEN
     activation_checkpointing: Any = NOT_GIVEN
+    launcher: str = NOT_GIVEN
+    find_unused_parameters: bool = NOT_GIVEN
+    sync_bn: str | None = NOT_GIVEN
+    model_wrapper_cfg: Any = NOT_GIVEN
     trust: list[str] = NOT_GIVEN
 
 

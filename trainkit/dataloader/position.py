@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 from trainkit.dataloader.loader import SeededLoader, is_stateful
+from trainkit.dataloader.sampler import InfiniteSampler
 from trainkit.dataloader.watch import watched
 from trainkit.seed import isolated_rng
 
@@ -24,6 +25,20 @@ def num_batches(dataloader: Any) -> int | None:
         return len(dataloader)
     except TypeError:  # a DataLoader has __len__ even where its dataset has none
         return None
+
+
+def batch_sizes(dataloader: Any) -> tuple[int, int, int] | None:
+    """Return the samples of a batch, the batches of a pass, and the samples of its last batch.
+
+    None where a loader does not tell: a stream, or one whose batch sampler makes the batches.
+    """
+    size, batches = getattr(dataloader, "batch_size", None), num_batches(dataloader)
+    sampler = data_sampler(dataloader)
+    if type(size) is not int or batches is None or not isinstance(sampler, Sized):
+        return None
+    if isinstance(sampler, InfiniteSampler):  # whose passes have no end
+        return size, batches, size
+    return size, batches, min(size, len(sampler) - (batches - 1) * size)
 
 
 def set_epoch(dataloader: Any, epoch: int) -> None:

@@ -14,7 +14,7 @@ from trainkit.errors import ConfigError
 
 
 class DefaultSampler(Sampler[int]):
-    """Every sample once per epoch, dealt out over the ranks in turn.
+    """Every sample once per epoch, dealt out over the ranks in turn or in blocks.
 
     The order is a pure function of ``seed`` and the epoch, which :meth:`set_epoch` sets.
 
@@ -24,10 +24,17 @@ class DefaultSampler(Sampler[int]):
         seed: Of the shuffle; the same on all ranks.
         round_up: Repeat samples from the start so that every rank has the same number. Without it,
             ranks may differ by one, and no sample is read twice.
+        in_blocks: Each rank reads a run of samples that follow each other, so that what the ranks
+            found, one rank after the other, is in the order of the whole: for evaluation.
     """
 
     def __init__(
-        self, dataset: Sized, shuffle: bool = True, seed: int | None = None, round_up: bool = True
+        self,
+        dataset: Sized,
+        shuffle: bool = True,
+        seed: int | None = None,
+        round_up: bool = True,
+        in_blocks: bool = False,
     ) -> None:
         if len(dataset) == 0:
             raise ConfigError(
@@ -35,6 +42,7 @@ class DefaultSampler(Sampler[int]):
             )
         self.rank, self.world_size = get_rank(), get_world_size()
         self.dataset, self.shuffle, self.round_up = dataset, shuffle, round_up
+        self.in_blocks = in_blocks
         self.seed = 0 if seed is None else seed
         self.epoch = 0
 
@@ -48,7 +56,12 @@ class DefaultSampler(Sampler[int]):
         if self.round_up:
             total = math.ceil(size / self.world_size) * self.world_size
             indices = list(itertools.islice(itertools.cycle(indices), total))
-        return iter(indices[self.rank :: self.world_size])
+        if not self.in_blocks:
+            return iter(indices[self.rank :: self.world_size])
+        # The ranks before have as many as if dealt in turn: one more where it does not come out.
+        each, left = divmod(len(indices), self.world_size)
+        start = self.rank * each + min(self.rank, left)
+        return iter(indices[start : start + len(self)])
 
     def __len__(self) -> int:
         """Return this rank's number of samples in a whole epoch."""

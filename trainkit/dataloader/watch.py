@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import signal
 import threading
@@ -15,10 +16,13 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
-from trainkit.dataloader.subset import FirstSamples
+from trainkit.dataloader.subset import FirstOfStream, FirstSamples
 from trainkit.errors import DataWorkerError
 
+logger = logging.getLogger(__name__)
+
 _POLL = 0.5  # seconds in which a death is noticed: what torch's iterator takes for its timeout
+_NOTICE = 60.0  # seconds without a batch after which, and after which again, that is told
 _SIZE = 160  # bytes in which a worker says what it reads
 _READING, _DONE = b"r", b"d"
 _REAPED = 2.0  # seconds in which a worker whose connection broke is seen to be dead
@@ -28,7 +32,7 @@ _OF_A_WORKER = "in DataLoader worker process"  # an error of the dataset, as tor
 
 def name_of(dataset: Any) -> str:
     """Return what a dataset is called in a message: its class, behind what cuts it."""
-    while type(dataset) is FirstSamples:
+    while type(dataset) in (FirstOfStream, FirstSamples):
         dataset = dataset.dataset
     inside = f"({name_of(dataset.dataset)})" if type(dataset) is Subset else ""
     return f"{type(dataset).__name__}{inside}"
@@ -124,7 +128,7 @@ class WatchedBatches(Iterator[Any]):
             raise
 
     def _next(self) -> Any:
-        begun = time.monotonic()
+        begun = noticed = time.monotonic()
         while True:
             self._raise_if_dead(_dead(self._batches))
             try:
@@ -137,8 +141,15 @@ class WatchedBatches(Iterator[Any]):
                 self._raise_if_dead(self._dead_by(error))
                 if not str(error).startswith("DataLoader timed out"):
                     raise
-            if 0 < self._timeout <= time.monotonic() - begun:
-                self._raise_hung()
+            now = time.monotonic()
+            if 0 < self._timeout <= now - begun:
+                raise DataWorkerError(
+                    f"No batch came for {self._timeout:g} s. {self._hanging()}. See why that takes "
+                    "so long, or give the loader another timeout (seconds; 0: wait for ever)."
+                )
+            if now - noticed >= _NOTICE:
+                noticed = now
+                logger.warning("No batch has come for %.0f s. %s.", now - begun, self._hanging())
 
     def _dead_by(self, error: Exception) -> list[int]:
         """Return the workers whose death an error comes from."""
@@ -179,18 +190,14 @@ class WatchedBatches(Iterator[Any]):
             )
         raise DataWorkerError(f"{' '.join(told)} {advice}") from None
 
-    def _raise_hung(self) -> None:
+    def _hanging(self) -> str:
         tasks = getattr(self._batches, "_task_info", {})
         waited_for = tasks.get(getattr(self._batches, "_rcvd_idx", None), ())
         numbers = list(waited_for[:1]) or list(range(len(self._workers)))
-        told = [
+        return "; ".join(
             f"Data worker {number} (process {self._workers[number].pid}) hangs {self._told(number)}"
             for number in numbers
-        ]
-        raise DataWorkerError(
-            f"No batch came for {self._timeout:g} s. {'; '.join(told)}. See why that takes so "
-            "long, or give the loader another timeout (seconds; 0: wait for ever)."
-        ) from None
+        )
 
 
 def _ending(worker: Any) -> str:

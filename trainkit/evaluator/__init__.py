@@ -2,7 +2,7 @@
 
 from trainkit.evaluator.accuracy import Accuracy
 from trainkit.evaluator.dump import DumpResults
-from trainkit.evaluator.evaluator import Evaluator
+from trainkit.evaluator.evaluator import TAKEN_NAMES, Evaluator, name_problem
 from trainkit.evaluator.losses import LossAverage, batch_size, split_losses
 from trainkit.evaluator.metric import BaseMetric
 from trainkit.evaluator.rule import GREATER_KEYS, LESS_KEYS, infer_rule, is_better
@@ -11,6 +11,7 @@ from trainkit.evaluator.torchmetrics import TorchMetric
 __all__ = [
     "GREATER_KEYS",
     "LESS_KEYS",
+    "TAKEN_NAMES",
     "Accuracy",
     "BaseMetric",
     "DumpResults",
@@ -20,5 +21,6 @@ __all__ = [
     "batch_size",
     "infer_rule",
     "is_better",
+    "name_problem",
     "split_losses",
 ]

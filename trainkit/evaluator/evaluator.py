@@ -10,6 +10,9 @@ from trainkit.dataloader import pseudo_collate
 from trainkit.errors import ConfigError
 from trainkit.evaluator.metric import BaseMetric
 
+# What the log has beside the metrics: they would overwrite it, or be blended with it.
+TAKEN_NAMES = frozenset({"data_time", "epoch", "iter", "lr", "memory", "samples", "step", "time"})
+
 
 class Evaluator:
     """Feed every batch to every metric, and put their numbers together.
@@ -17,6 +20,10 @@ class Evaluator:
     Args:
         metrics: One metric, a list of them, or a dict of them by name; an entry that is None is
             left out.
+
+    Raises:
+        ConfigError: Something is no metric; or two declare the same name, or one the name of
+            something else in the log.
     """
 
     def __init__(
@@ -32,6 +39,7 @@ class Evaluator:
                     f"An evaluator got a metric of type {type(metric).__name__}; expected a "
                     "BaseMetric."
                 )
+        _check_names([name for metric in self.metrics for name in _declared(metric)])
         self._dataset_meta: dict[str, Any] | None = None
 
     @property
@@ -70,18 +78,12 @@ class Evaluator:
             size: Samples of the dataset.
 
         Raises:
-            ConfigError: Two metrics give a number of the same name.
+            ConfigError: Two metrics give a number of the same name, or one gives a number that has
+                the name of something else in the log.
         """
-        metrics: dict[str, Any] = {}
-        for metric in self.metrics:
-            for name, value in metric.evaluate(size).items():
-                if name in metrics:
-                    raise ConfigError(
-                        f"Two metrics give {name!r}. Give one of them a prefix, such as prefix: "
-                        "second."
-                    )
-                metrics[name] = value
-        return metrics
+        found = [item for metric in self.metrics for item in metric.evaluate(size).items()]
+        _check_names([name for name, _ in found])
+        return dict(found)
 
     def offline_evaluate(
         self, data_samples: Sequence[Any], data: Sequence[Any] | None = None, chunk_size: int = 1
@@ -112,6 +114,32 @@ class Evaluator:
             batch = None if data is None else pseudo_collate([data[index] for index in chunk])
             self.process(data_samples[chunk.start : chunk.stop], batch)
         return self.evaluate(size)
+
+
+def name_problem(names: Sequence[str]) -> str | None:
+    """Return what is wrong with the names of an evaluator's numbers, in words."""
+    for place, name in enumerate(names):
+        if name in TAKEN_NAMES:
+            return (
+                f"A metric gives {name!r}, which is something else in the log. Give the metric a "
+                "prefix, such as prefix: test."
+            )
+        if name in names[:place]:
+            return f"Two metrics give {name!r}. Give one of them a prefix, such as prefix: second."
+    return None
+
+
+def _check_names(names: Sequence[str]) -> None:
+    problem = name_problem(names)
+    if problem is not None:
+        raise ConfigError(problem)
+
+
+def _declared(metric: BaseMetric) -> tuple[str, ...]:
+    """Return the names that a metric declares; none where they depend on more than its prefix."""
+    kind = type(metric)
+    by_prefix = next(c for c in kind.__mro__ if "declared_names" in vars(c)) is BaseMetric
+    return (kind.declared_names(metric.prefix) or ()) if by_prefix else ()
 
 
 def _chunks(size: int, chunk_size: int) -> Iterator[range]:

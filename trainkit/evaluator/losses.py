@@ -57,14 +57,20 @@ class LossAverage:
 def batch_size(data_batch: Any) -> int | None:
     """Return the samples of a batch as a collate function makes it; None where that is not told.
 
-    It is the length of the first entry: of a mapping, of a pair of tensors, or of what
-    ``pseudo_collate`` gives.
+    It is the length that all entries with a length have: of a mapping, of a pair of tensors, or of
+    what ``pseudo_collate`` gives. Where they differ, none is taken for that of the batch.
     """
-    part = data_batch
+    parts: list[Any] = [data_batch]
     if isinstance(data_batch, Mapping):
-        part = next(iter(data_batch.values()), None)
+        parts = list(data_batch.values())
     elif isinstance(data_batch, list | tuple) and data_batch:
-        part = data_batch if isinstance(data_batch[0], Mapping) else data_batch[0]
+        parts = [data_batch] if isinstance(data_batch[0], Mapping) else list(data_batch)
+    lengths = {_length(part) for part in parts} - {None}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def _length(part: Any) -> int | None:
+    """Return how many samples an entry of a batch may stand for; None if it tells nothing."""
     if isinstance(part, torch.Tensor):
         return len(part) if part.dim() else None
     return len(part) if isinstance(part, list | tuple) and part else None

@@ -45,6 +45,10 @@ class EarlyStoppingHook(Hook):
     ) -> None:
         if rule not in (None, "greater", "less"):
             raise ConfigError(f"hooks.early_stopping.rule is {rule!r}; expected greater or less.")
+        for name, value in (("min_delta", min_delta), ("stopping_threshold", stopping_threshold)):
+            optional = name == "stopping_threshold" and value is None
+            if isinstance(value, bool) or not (optional or isinstance(value, int | float)):
+                raise ConfigError(f"hooks.early_stopping.{name} is {value!r}; expected a number.")
         if type(patience) is not int or patience < 1 or not min_delta >= 0:
             raise ConfigError(
                 f"hooks.early_stopping has patience={patience} and min_delta={min_delta}; "
@@ -77,6 +81,10 @@ class EarlyStoppingHook(Hook):
         else:
             self.stale += 1
         self._stop_if_due(runner)
+
+    def rule_of(self, metric: str, metrics: Mapping[str, Any]) -> str | None:
+        """Return the rule, if it is the monitored metric."""
+        return self.rule if metric == self.monitor else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and the last, and the validations since the best."""

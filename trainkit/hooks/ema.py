@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -88,6 +88,9 @@ class EMAHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Make the average; one from an earlier run of the same runner is kept."""
+        averages = [hook for hook in runner.hooks.hooks.values() if isinstance(hook, EMAHook)]
+        if len(averages) > 1:
+            raise ConfigError(several_averages([path_of(hook, runner) for hook in averages]))
         if self.ema_model is None:
             self.ema_model = self._make(unwrap(runner.model))
             momentum = getattr(self.ema_model, "momentum", 0.0)
@@ -225,6 +228,14 @@ class EMAHook(Hook):
         for ours, theirs in pairs:
             _swap(ours, theirs)
         self._shows_average = average
+
+
+def several_averages(paths: Sequence[str]) -> str:
+    """Return the message about several averages, which would take each other's weights."""
+    return (
+        f"{' and '.join(paths)} each average the weights, but a model is evaluated and saved with "
+        "one average. Set all but one of them to null."
+    )
 
 
 def _kind(ema_type: Any, options: Mapping[str, Any]) -> Callable[..., AveragedModel]:

@@ -30,7 +30,8 @@ _LONGEST_HPARAM = 64  # characters of a text
 class LoggerHook(Hook):
     """Log every ``interval`` iterations, and the metrics of each validation and test.
 
-    At the end of training the backends get the config's plain values with the best metrics, once.
+    At the end of training the backends get the config's plain values with the best metrics, once;
+    with the last value of a metric of which neither its name nor a hook's ``rule`` tells the best.
 
     Args:
         interval: Iterations between lines.
@@ -56,7 +57,9 @@ class LoggerHook(Hook):
                 )
         self.interval, self.ignore_last = interval, ignore_last
         self.interval_exp_name, self.log_metric_by_epoch = interval_exp_name, log_metric_by_epoch
-        self.best: dict[str, float] = {}  # of each metric of the validation; or the last, see below
+        self.best: dict[str, float] = {}  # of each metric of the validation that has a rule
+        self.last: dict[str, float] = {}  # of each that has none
+        self._unlogged = {"train", "val"}  # until each was, nothing is said of unknown sources
         self._evaluated = 1  # batches of the evaluation so far
 
     def before_run(self, runner: Runner) -> None:
@@ -80,6 +83,7 @@ class LoggerHook(Hook):
         tag, line = runner.log_processor.get_log_after_iter(runner, batch_idx, "train")
         runner.logger.info(line, extra=None if self._stays(runner, batch_idx) else LIVE)
         runner.visualizer.add_scalars(tag, step=runner.iter + 1)
+        self._tell_unknown(runner, "train")
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -101,7 +105,9 @@ class LoggerHook(Hook):
         runner.logger.info(line)
         by_epoch = self.log_metric_by_epoch and runner.by_epoch
         runner.visualizer.add_scalars(tag, step=runner.epoch if by_epoch else runner.iter)
-        self._keep_best(metrics or {})
+        if runner.is_training:
+            self._keep_best(runner, metrics or {})
+            self._tell_unknown(runner, "val")
 
     def after_test_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
         """Log the metrics, and write them to ``test_<time>.json`` in the run's directory.
@@ -128,29 +134,40 @@ class LoggerHook(Hook):
         if runner.is_training and runner.visualizer.is_open:
             kept = read_status(runner.work_dir).get("best") or {}
             best = self.best | {name: float(entry["value"]) for name, entry in kept.items()}
-            runner.visualizer.add_hparams(_hparams(runner), best, step=runner.iter)
+            metrics = {f"best/{name}": value for name, value in best.items()}
+            metrics |= {f"last/{k}": value for k, value in self.last.items() if k not in best}
+            runner.visualizer.add_hparams(_hparams(runner), metrics, step=runner.iter)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best metrics."""
-        return {"best": dict(self.best)}
+        return {"best": dict(self.best), "last": dict(self.last)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take the best metrics."""
         self.best = dict(state_dict.get("best", {}))
+        self.last = dict(state_dict.get("last", {}))
 
-    def _keep_best(self, metrics: Mapping[str, Any]) -> None:
-        """Keep the best of each metric; of one whose name tells no rule, the last."""
+    def _keep_best(self, runner: Runner, metrics: Mapping[str, Any]) -> None:
         for name, value in metrics.items():
             number = as_number(value)
             if number is None:
                 continue
-            try:
-                rule = infer_rule(name)
-            except ConfigError:
+            rule = _rule(runner, name, metrics)
+            if rule is None:
+                self.last[name] = float(number)
+            elif is_better(rule, number, self.best.get(name)):
                 self.best[name] = float(number)
-                continue
-            if is_better(rule, number, self.best.get(name)):
-                self.best[name] = float(number)
+
+    def _tell_unknown(self, runner: Runner, mode: str) -> None:
+        """Tell once of statistics of scalars that neither training nor validation has made."""
+        if not self._unlogged:
+            return
+        self._unlogged -= {mode} if runner.has_val else {"train", "val"}
+        if not self._unlogged:
+            scalars = [name.partition("/")[2] for name in runner.message_hub.log_scalars]
+            known = {*scalars, *runner.optim_wrapper.grad_norm_names}
+            for problem in runner.log_processor.unknown_sources(sorted(known)):
+                runner.logger.warning("%s", problem)
 
     def _log_evaluation(self, runner: Runner, batch_idx: int, mode: str) -> None:
         self._evaluated = batch_idx + 1
@@ -169,6 +186,18 @@ class LoggerHook(Hook):
             return batch_idx + self.interval >= batches
         tenth = self.every_n_train_iters(runner, 10 * self.interval)
         return tenth or runner.iter + self.interval >= runner.max_iters
+
+
+def _rule(runner: Runner, metric: str, metrics: Mapping[str, Any]) -> str | None:
+    """Return what is better of a metric: as a hook was told, or as its name tells."""
+    for hook in runner.hooks.hooks.values():
+        rule = hook.rule_of(metric, metrics)
+        if rule is not None:
+            return rule
+    try:
+        return infer_rule(metric)
+    except ConfigError:
+        return None
 
 
 def _hparams(runner: Runner) -> dict[str, int | float | bool | str]:

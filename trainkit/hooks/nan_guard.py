@@ -39,7 +39,8 @@ class NanGuardHook(Hook):
     - ``"raise"``: training ends with a :class:`trainkit.errors.NonFiniteError`.
     - ``"skip"``: it goes on with the next batch; ``skipped_updates`` in the logs counts.
     - ``"rollback"``: weights, their average and the optimizer's state go back to the run's newest
-      finite checkpoint, and training goes on with the next batch: counters, data and schedules do
+      finite checkpoint (of those that it makes unasked: one at which it was stopped by a signal is
+      none), and training goes on with the next batch: counters, data and schedules do
       not go back. To go back in all of them would be to train on the same batches up to the same
       weights before the same batch, which is what ``"skip"`` has without going back. So the run is
       one that made no update since that checkpoint. ``rollbacks`` in the logs counts.

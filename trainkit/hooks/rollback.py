@@ -53,7 +53,8 @@ def go_back(runner: Runner) -> tuple[Path, int]:
 
 def _newest(runner: Runner) -> tuple[Path | None, str]:
     try:
-        path, problems = find_latest(runner.checkpoint_dir, own=False)
+        # Not one where the run was asked to end: without that, it would not be there.
+        path, problems = find_latest(runner.checkpoint_dir, own=False, scheduled=True)
     except CheckpointError as error:
         return None, str(error)
     if path is None:

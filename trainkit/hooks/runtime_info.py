@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainkit.dataloader import InfiniteSampler, data_sampler, num_batches
+from trainkit.dataloader import batch_sizes
 from trainkit.hook import Hook
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class RuntimeInfoHook(Hook):
         self._inform(runner, max_epochs=runner.max_epochs, max_iters=runner.max_iters)
         dataset = getattr(runner.train_dataloader, "dataset", None)
         self._inform(runner, dataset_meta=getattr(dataset, "metainfo", None))
-        self._sizes = _batch_sizes(runner.train_dataloader)
+        self._sizes = batch_sizes(runner.train_dataloader)
         for name in runner.optim_wrapper.grad_norm_names:  # the next update may be lines away
             runner.message_hub.recall(f"train/{name}")
         if runner.iter == 0:
@@ -141,17 +141,3 @@ def as_number(value: Any) -> float | int | None:
         single = getattr(value, "ndim", 1) == 0
         value = value.item() if single else None
     return value if isinstance(value, int | float) else None
-
-
-def _batch_sizes(dataloader: Any) -> tuple[int, int, int] | None:
-    """Return the samples of a batch, the batches of a pass, and the samples of its last batch.
-
-    None where a loader does not tell: a stream, or one whose batch sampler makes the batches.
-    """
-    size, batches = getattr(dataloader, "batch_size", None), num_batches(dataloader)
-    sampler = data_sampler(dataloader)
-    if type(size) is not int or batches is None or not isinstance(sampler, Sized):
-        return None
-    if isinstance(sampler, InfiniteSampler):  # whose passes have no end
-        return size, batches, size
-    return size, batches, min(size, len(sampler) - (batches - 1) * size)

@@ -10,7 +10,7 @@ import torch
 
 from trainkit.dist import get_world_size
 from trainkit.errors import ConfigError
-from trainkit.evaluator import Evaluator, LossAverage, batch_size, split_losses
+from trainkit.evaluator import TAKEN_NAMES, Evaluator, LossAverage, batch_size, split_losses
 from trainkit.loops.sets import LoaderSets
 from trainkit.model import unwrap
 from trainkit.seed import isolated_rng
@@ -104,13 +104,9 @@ class _EvaluateLoop:
         if returned:
             terms = [value for name, value in returned.items() if "loss" in name]
             returned[f"{self.mode}_loss"] = sum(terms)
-        for name, value in [*returned.items(), *self._computed.compute().items()]:
-            if name in metrics:
-                raise ConfigError(
-                    f"A metric and a loss are both named {name!r}. Give the metric a prefix."
-                )
-            metrics[name] = value
-        return metrics
+        computed = self._computed.compute()
+        _check_losses(self.mode, metrics, returned, computed)
+        return {**metrics, **returned, **computed}
 
     def run_all(self) -> dict[str, Any]:
         """Evaluate on every batch of every set; return all metrics by name."""
@@ -148,6 +144,35 @@ class _EvaluateLoop:
         self._computed.update({k: v for k, v in losses.items() if "loss" in k}, size)
         self.evaluator.process(outputs, data_batch)
         return outputs
+
+
+def _check_losses(
+    mode: str, metrics: Mapping[str, Any], returned: Mapping[str, Any], computed: Mapping[str, Any]
+) -> None:
+    """Raise if two numbers of an evaluation, or of the log, have one name.
+
+    Args:
+        mode: ``"val"`` or ``"test"``.
+        metrics: The evaluator's numbers.
+        returned: Losses behind the predictions.
+        computed: Losses of a pass for them alone.
+    """
+    for name in [*returned, *computed]:
+        if name in metrics:
+            raise ConfigError(
+                f"A metric and a loss are both named {name!r}. Give the metric a prefix."
+            )
+        if name in TAKEN_NAMES:
+            raise ConfigError(
+                f"A loss behind the predictions of {mode}_step is named {name!r}, which is "
+                "something else in the log. Give it another name."
+            )
+        if name in returned and name in computed:
+            raise ConfigError(
+                f"Two losses are named {name!r}: one behind the predictions of {mode}_step, and "
+                f"one that {mode}_cfg.loss=true computes. Rename the first, or set "
+                f"{mode}_cfg.loss=false."
+            )
 
 
 def _metainfo(loader: Any) -> Any:

@@ -9,11 +9,7 @@ from trainkit.model.averaged import (
 )
 from trainkit.model.base import BaseModel
 from trainkit.model.convnet import ConvNet
-from trainkit.model.distributed import (
-    DistributedDataParallel,
-    broadcast_weights,
-    wrap_in_ddp,
-)
+from trainkit.model.distributed import DistributedDataParallel, broadcast_weights
 from trainkit.model.image_preprocessor import ImgDataPreprocessor
 from trainkit.model.init import BaseInit
 from trainkit.model.initializers import (
@@ -38,6 +34,7 @@ from trainkit.model.wrap import (
     checkpoint_activations,
     convert_sync_batchnorm,
     has_checkpointed,
+    mark_wrapper,
     revert_sync_batchnorm,
     unwrap,
 )
@@ -70,8 +67,8 @@ __all__ = [
     "checkpoint_activations",
     "convert_sync_batchnorm",
     "has_checkpointed",
+    "mark_wrapper",
     "revert_sync_batchnorm",
     "trained_weights",
     "unwrap",
-    "wrap_in_ddp",
 ]

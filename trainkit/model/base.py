@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from trainkit.config.build import build
+from trainkit.errors import ConfigError
 from trainkit.model.module import BaseModule, InitCfg
 from trainkit.model.preprocessor import BaseDataPreprocessor
 
@@ -34,18 +36,25 @@ class BaseModel(BaseModule):
     - ``"tensor"``: the raw output.
 
     Args:
-        data_preprocessor: What a batch goes through before ``forward``; None moves it to the
-            model's device.
+        data_preprocessor: What a batch goes through before ``forward``, or a config of it; None
+            moves it to the model's device.
         init_cfg: How weights are set before training; see :class:`BaseModule`.
     """
 
     def __init__(
-        self, data_preprocessor: nn.Module | None = None, init_cfg: InitCfg = None
+        self,
+        data_preprocessor: nn.Module | Mapping[str, Any] | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.data_preprocessor = (
-            BaseDataPreprocessor() if data_preprocessor is None else data_preprocessor
-        )
+        given = {} if data_preprocessor is None else data_preprocessor
+        built = build(given, "data_preprocessor", default=BaseDataPreprocessor)
+        if not isinstance(built, nn.Module):
+            raise ConfigError(
+                f"data_preprocessor is a {type(built).__name__}; expected a torch.nn.Module, or a "
+                "config of one."
+            )
+        self.data_preprocessor = built
 
     def train_step(self, data: Any, optim_wrapper: Updater) -> dict[str, torch.Tensor]:
         """Train on one batch; return the total as ``loss``, and each entry of the loss dict."""

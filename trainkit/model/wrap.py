@@ -9,21 +9,29 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 from trainkit.errors import ConfigError, did_you_mean
+
+# Those of torch, and all that is derived from them, have their model as `module`.
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+_MARK = "_wraps_the_model"
+
+
+def mark_wrapper(wrapper: nn.Module) -> None:
+    """Have :func:`unwrap` know a module of any class for a wrapper of its ``module``."""
+    wrapper.__dict__[_MARK] = True
 
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside a wrapper such as ``DistributedDataParallel``, or itself.
 
-    A wrapper has its model as ``module`` and no weights of its own beside it.
+    Wrappers are known by their class or were marked; a part called ``module`` makes none.
     """
-    inner = getattr(model, "module", None)
-    alone = [name for name, _ in model.named_children()] == ["module"]
-    if isinstance(inner, nn.Module) and alone and not list(model.parameters(recurse=False)):
-        return inner
-    return model
+    is_wrapper = isinstance(model, _WRAPPERS) or _MARK in model.__dict__
+    inner = getattr(model, "module", None) if is_wrapper else None
+    return unwrap(inner) if isinstance(inner, nn.Module) else model
 
 
 def convert_sync_batchnorm(model: nn.Module) -> nn.Module:

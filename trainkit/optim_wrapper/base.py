@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from numbers import Real
 from typing import Any
 
 import torch
@@ -339,4 +340,14 @@ def _parse_clip(clip_grad: Any) -> tuple[str | None, dict[str, Any]]:
             f"clip_grad is {dict(clip_grad)}, which {wrong}. Clipping by {kind} needs {needed}; "
             f"it takes {', '.join(sorted(known))}."
         )
+    for name in {needed, "norm_type"} & kwargs.keys():
+        _check_limit(f"clip_grad.{name}", kwargs[name], or_inf=name == "norm_type")
     return kind, kwargs
+
+
+def _check_limit(name: str, value: Any, *, or_inf: bool) -> None:
+    """Raise unless a value is a number above 0; with a limit below, gradients change their sign."""
+    fits = isinstance(value, Real) and not isinstance(value, bool) and float(value) > 0
+    if not fits and not (or_inf and value == "inf"):
+        other = ", or inf" if or_inf else ""
+        raise ConfigError(f"{name} is {value!r}; expected a number above 0{other}.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ from torch import nn
 
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.optim_wrapper.constructor import DefaultOptimWrapperConstructor
+
+logger = logging.getLogger(__name__)
 
 _TYPES = ("layer_wise", "stage_wise")
 _EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "mask_token")
@@ -93,6 +96,7 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f"that {type(self).__name__} knows by its name, so no learning rate would decay. "
                 "Derive from it, and override layer_of(name)."
             )
+        self._warn_of_depth(set(layers.values()) - {last})
         for name, parameter in module.named_parameters():
             if parameter.requires_grad and self.selects(name):
                 scale = self.options.decay_rate ** (last - layers[name])
@@ -102,6 +106,18 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     undecayed = flat or name.rpartition(".")[2] in _EMBEDDINGS
                     group["weight_decay"] = 0.0 if undecayed else self.base_wd
                 params.append(group)
+
+    def _warn_of_depth(self, layers: Set[int]) -> None:
+        """Say that ``num_layers`` is more than there are, so that all rates are too low."""
+        deepest = max(layers, default=self.options.num_layers)
+        if deepest < self.options.num_layers:
+            logger.warning(
+                "%s.paramwise_cfg.num_layers is %d, but no parameter is in a layer beyond %d, so "
+                "the learning rate of the backbone's last layer decays as well. Count again.",
+                self.path,
+                self.options.num_layers,
+                deepest,
+            )
 
     def layer_of(self, name: str) -> int:
         """Return the layer of a parameter: 0 is the embedding, ``num_layers + 1`` the head.

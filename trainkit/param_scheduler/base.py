@@ -61,6 +61,8 @@ class ParamScheduler(ABC):
     step_arguments: ClassVar[tuple[str, ...]] = ("begin", "end")
     # Arguments that name metrics of the validation, so that a wrong name is found early.
     monitors: ClassVar[tuple[str, ...]] = ()
+    # Whether its values are its own, so that the optimizer's do not matter, however scaled.
+    ignores_base: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class OneCycleLR(ParamScheduler):
     """
 
     step_arguments: ClassVar[tuple[str, ...]] = ("begin", "end", "total_steps")
+    ignores_base: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from trainkit.checkpoint import CheckpointWriter
 from trainkit.config.build import build, is_config
 from trainkit.config.secrets import Redactor, as_yaml
+from trainkit.dataloader import batch_sizes
 from trainkit.dist import broadcast_object, get_rank, get_world_size, is_distributed
 from trainkit.env import setup_env
 from trainkit.errors import ConfigError, did_you_mean
-from trainkit.hook import HookList
+from trainkit.hook import POINTS, HookList
+from trainkit.launch import check_launcher, group_options, join, leave_at_exit
 from trainkit.log import RunLog
 from trainkit.message_hub import MessageHub
 from trainkit.model import checkpoint_activations, unwrap
@@ -21,6 +23,7 @@ from trainkit.optim_wrapper import OptimWrapper
 from trainkit.param_scheduler import ParamScheduler
 from trainkit.run_dir import RunRecord, check_directory, timestamp
 from trainkit.runner import data, optim, parts, sets
+from trainkit.runner.compile_watch import watch_compiled
 from trainkit.runner.interrupt import Interrupts
 from trainkit.runner.load import build_load_options
 from trainkit.runner.settings import check_resume_with
@@ -90,6 +93,9 @@ class Assembly:
             raise ConfigError(f"work_dir is {work_dir!r}; expected the directory of the run.")
         self.work_dir = Path(work_dir).expanduser().absolute()
         check_directory(self.work_dir)
+        if join(launcher, **group_options(env_cfg)):
+            leave_at_exit()
+        self._find_unused = find_unused_parameters
         self.cfg = cfg
         self.load_from, self.resume_wanted = _where_to_start(load_from, resume)
         self.resume_with = check_resume_with(resume_with)
@@ -119,6 +125,7 @@ class Assembly:
             model, data_preprocessor, sync_bn, model_wrapper_cfg, activation_checkpointing
         )
         parts.compile_model(unwrap(self.model), compile, self._path("compile"))
+        self.hooks = watch_compiled(unwrap(self.model), self.hooks)
         self.model_name = type(unwrap(self.model)).__name__
         self.is_training = False  # while train() runs
         self.is_resuming = False  # while a checkpoint is loaded to go on from
@@ -139,11 +146,8 @@ class Assembly:
         built = parts.with_batchnorm(built, sync_bn, self.device)
         if checkpointed:
             checkpoint_activations(built, checkpointed)
-        return (
-            built
-            if wrapper is None
-            else build(wrapper, self._path("model_wrapper_cfg"), module=built)
-        )
+        path = self._path("model_wrapper_cfg")
+        return parts.wrap_model(built, wrapper, path, self._find_unused)
 
     @cached_property
     def train_loop(self) -> Any:
@@ -155,6 +159,7 @@ class Assembly:
             seed=self.seed,
             training=True,
         )
+        self.visualizer.check_axes(samples_known=batch_sizes(loader) is not None)
         return parts.build_train_loop(
             self._given["train_cfg"], self._path("train_cfg"), self._runner, loader
         )
@@ -187,12 +192,14 @@ class Assembly:
     @cached_property
     def param_schedulers(self) -> list[ParamScheduler]:
         """The parameter schedulers, in order."""
-        return optim.build_param_schedulers(
+        schedulers = optim.build_param_schedulers(
             self._given["param_scheduler"],
             self._path("param_scheduler"),
             self.optim_wrapper,
             self.train_loop,
         )
+        optim.refuse_scaling(self._given["auto_scale_lr"], self._path("auto_scale_lr"), schedulers)
+        return schedulers
 
     def _evaluate_loop(self, mode: str, build_loop: Any) -> Any:
         self._need(mode)
@@ -223,6 +230,12 @@ class Assembly:
                 one, f"{path}.{name}", seed=self.seed, training=False
             )
         return loaders, sets.build_evaluators(metrics, metrics_path, path, list(loaders))
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call a point by its name, as loops for MMEngine do: ``hooks.before_train(runner)``."""
+        if fn_name not in POINTS:
+            raise ConfigError(f"There is no point {fn_name!r}. {did_you_mean(fn_name, POINTS)}")
+        getattr(self.hooks, fn_name)(self, **kwargs)
 
     @property
     def _runner(self) -> Runner:
@@ -312,10 +325,7 @@ class Assembly:
         problem = parts.together(self._given, self._path)
         if problem is not None:
             raise ConfigError(problem)
-        if launcher != "none":
-            raise ConfigError(
-                f"launcher is {launcher!r}; this version runs in one process: expected 'none'."
-            )
+        check_launcher(launcher)
         if sync_bn not in (None, "torch"):
             raise ConfigError(
                 f"sync_bn is {sync_bn!r}; expected 'torch' or None. "

@@ -18,7 +18,7 @@ from trainkit.config.request import Request
 from trainkit.config.schema import TrainConfig
 from trainkit.config.signature import describe, fits, with_article
 from trainkit.errors import ConfigError, did_you_mean
-from trainkit.runner import rules
+from trainkit.runner import rules, training_rules
 from trainkit.runner.checked import Config
 from trainkit.runner.from_config import KNOWN_KEYS, argument_problem
 from trainkit.runner.horizons import horizons
@@ -30,6 +30,7 @@ _RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     rules.named_sets,
     rules.before_training,
     rules.monitors,
+    rules.metric_names,
     rules.rollbacks,
     rules.paths,
     rules.pipelines,
@@ -37,19 +38,24 @@ _RULES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     rules.pretrained,
     rules.resume,
     rules.resume_with,
+    rules.launched,
     rules.own_runner,
     rules.work_dir,
     rules.scaled_lr,
     rules.mixed_precision,
     rules.log_level,
     rules.log_windows,
+    training_rules.averages,
+    training_rules.checkpoint_unit,
+    training_rules.scaled_schedules,
+    training_rules.optimizer_names,
     horizons,
 )
 # Keys whose value is a part of the run: a mapping, or null.
 _PARTS = (
     *("model", "dataloader", "evaluator", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper"),
     *("optim_wrapper.optimizer", "param_scheduler", "hooks", "visualizer", "env", "log_processor"),
-    *("load_cfg", "runner"),
+    *("load_cfg", "runner", "model_wrapper_cfg"),
     *(f"dataloader.{split}" for split in SPLITS),
 )
 # The first part of a key that an interpolation reads: ${key...}, ${oc.select:key,...}.

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainkit.checkpoint import list_checkpoints, read_manifest, remove_checkpoint
-from trainkit.dist import is_main_process
+from trainkit.dist import is_main_process, on_main
 from trainkit.errors import CheckpointError, Preempted
 from trainkit.hooks import CheckpointHook
 from trainkit.log import FILE_ONLY
+from trainkit.optim_wrapper import OptimWrapperDict
+from trainkit.run_dir import lock
 
 if TYPE_CHECKING:
     from trainkit.runner.runner import Runner
@@ -27,7 +29,8 @@ _GIB = 2**30
 def recorded(runner: Runner) -> Iterator[None]:
     """Keep ``status.json``, so that it says how the run ended."""
     if not is_main_process():
-        yield
+        with _told(runner):
+            yield
         return
     facts = {"experiment_name": runner.experiment_name, "seed": runner.seed}
     runner.record.begin(**facts, **runner.record_facts)
@@ -50,6 +53,24 @@ def recorded(runner: Runner) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _told(runner: Runner) -> Iterator[None]:
+    """Log an error on a rank that keeps no ``status.json``."""
+    try:
+        yield
+    except Exception as error:
+        runner.logger.error("This rank failed: %s", error, exc_info=True, extra=FILE_ONLY)
+        raise
+
+
+@contextlib.contextmanager
+def locked(runner: Runner) -> Iterator[None]:
+    """Keep other processes out of the run's directory; rank 0 holds the lock for all ranks."""
+    with contextlib.ExitStack() as stack:
+        on_main(lambda: stack.enter_context(lock(runner.work_dir)))
+        yield
+
+
+@contextlib.contextmanager
 def saved(runner: Runner) -> Iterator[None]:
     """Train meanwhile; save where training stands if it is asked to end, or an error ends it.
 
@@ -58,6 +79,7 @@ def saved(runner: Runner) -> Iterator[None]:
     """
     try:
         yield
+        _tell_open_windows(runner)
     except Preempted as request:
         if not runner.is_exact:  # of another run, trained inside a step of this one
             raise
@@ -75,6 +97,19 @@ def saved(runner: Runner) -> Iterator[None]:
         _explain_memory(runner, error)
         _rescue(runner, error)
         raise
+
+
+def _tell_open_windows(runner: Runner) -> None:
+    """Say that gradients were accumulated for an update that never came."""
+    wrapper = runner.optim_wrapper
+    for name, each in (wrapper if isinstance(wrapper, OptimWrapperDict) else {"": wrapper}).items():
+        if each.is_accumulating:
+            runner.logger.warning(
+                "Training ended in the midst of a window of accumulative_counts=%d%s: the "
+                "gradients of its last passes made no update.",
+                each.accumulative_counts,
+                f" of the optimizer {name}" if name else "",
+            )
 
 
 def _preempted(runner: Runner, reason: str) -> Preempted:
@@ -105,7 +140,7 @@ def _save_here(runner: Runner) -> Path | None:
 def _rescue(runner: Runner, error: Exception) -> None:
     """Save what the error would lose, and say in the error and the log what there is."""
     if runner.interrupts.several:
-        _add_note(runner, error, "With several ranks nothing is saved on an error of one of them.")
+        _add_note(runner, error, f"{_place(runner)} Nothing is saved then.")
         return
     try:
         note = _rescued(runner)
@@ -113,6 +148,13 @@ def _rescue(runner: Runner, error: Exception) -> None:
         note = f"What was trained could not be saved: {type(failure).__name__}: {failure}"
     if note:
         _add_note(runner, error, note)
+
+
+def _place(runner: Runner) -> str:
+    return (
+        f"This came on rank {runner.rank} of {runner.world_size}. Where it tells of a connection, "
+        f"another rank has ended before; the logs of all are in {runner.work_dir}."
+    )
 
 
 def _rescued(runner: Runner) -> str:

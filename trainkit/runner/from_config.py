@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from trainkit.config.build import check_arguments, is_config, partial, to_plain
+from trainkit.dist import on_main
 from trainkit.errors import ConfigError, did_you_mean
+from trainkit.launch import group_options, join, leave_at_exit
 from trainkit.optim_wrapper import with_amp
 from trainkit.run_dir import new_run_directory
 from trainkit.runner.parts import DEFAULT_HOOKS, together
@@ -101,7 +103,10 @@ def arguments(cfg: Any, **given: Any) -> dict[str, Any]:
         found["optim_wrapper"] = with_amp(found["optim_wrapper"], "optim_wrapper")
     found.update(given, cfg=cfg, paths=_places(plain))
     if found.get("work_dir") is None:
-        found["work_dir"] = new_run_directory(str(found.get("experiment_name")))
+        if join(found.get("launcher", "none"), **group_options(found.get("env_cfg"))):
+            leave_at_exit()
+        name = str(found.get("experiment_name"))
+        found["work_dir"] = on_main(lambda: new_run_directory(name))
     return found
 
 
@@ -167,7 +172,10 @@ def _overfit(plain: dict[str, Any], batches: int) -> None:
     _limit_training(plain, epochs=epochs, iterations=epochs * batches, validations=5)
     for loader in _loader_configs(plain)[:1]:
         loader["num_batch_per_epoch"] = batches
-        loader["sampler"] = {**(loader.get("sampler") or {}), "shuffle": False}
+        if loader.get("sampler") is None:  # which an iterable dataset must not have
+            loader["shuffle"] = False
+        else:
+            loader["sampler"] = {**loader["sampler"], "shuffle": False}
         for split in ("val", "test"):
             named = named_sets(plain["dataloader"].get(split))
             same = loader if named is None else dict.fromkeys(named, loader)

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from torch.nn.parameter import is_lazy
 
 from trainkit.checkpoint import read_checkpoint
+from trainkit.checkpoint.fit import Fit, Rename, put, renamed, some, without_wrappers
 from trainkit.config.build import build, is_config
 from trainkit.dist import get_rank
 from trainkit.errors import CheckpointError, ConfigError, did_you_mean
 from trainkit.model import trained_weights, unwrap
-from trainkit.runner.fit import Fit, Rename, renamed, some, without_wrappers
 
 if TYPE_CHECKING:
     from trainkit.runner.runner import Runner
@@ -90,7 +88,7 @@ def load_weights(
             runner.logger.warning("revise_keys: %r finds nothing in %s.", pattern, names)
     fit = Fit(own, renamed(bare, options.revise_keys))
     _accept(runner, path, fit, strict=bool(options.strict))
-    _put(model, fit, path)
+    put(model, fit, str(path))
     return checkpoint
 
 
@@ -125,22 +123,3 @@ def _accept(runner: Runner, path: Path, fit: Fit, *, strict: bool) -> None:
         runner.logger.warning("%s: %s", path, problem)
     if advice:
         runner.logger.warning("%s", advice)
-
-
-def _put(model: nn.Module, fit: Fit, path: Path) -> None:
-    """Write the weights into the model; if the model refuses one of them, none is changed."""
-    before = {
-        name: value.clone()
-        for name, value in fit.own.items()
-        if isinstance(value, torch.Tensor) and not is_lazy(value)
-    }
-    try:
-        model.load_state_dict(fit.taken(), strict=False)
-    except BaseException as error:
-        for name, value in before.items():
-            fit.own[name].copy_(value)  # the model's own memory
-        if isinstance(error, RuntimeError):  # how torch tells all that a module refused
-            reason = str(error).splitlines()[-1].strip()
-            text = f"{path} does not fit {type(model).__name__}: {reason} Nothing was loaded."
-            raise CheckpointError(text) from error
-        raise

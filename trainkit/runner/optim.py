@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 from torch import nn
@@ -106,14 +107,38 @@ def build_param_schedulers(
     """Return the schedulers, joined in order; what they leave open is the loop's.
 
     With several optimizers, ``node`` has what each gets under the optimizer's name; or else each
-    gets schedulers of its own from every config in it.
+    gets schedulers of its own from every config in it. The log says which got what.
     """
-    schedulers = [
-        _scheduler(entry, where, wrapper, loop)
-        for where, entry, wrapper in assigned(node, path, optim_wrapper)
-    ]
+    names = _names(optim_wrapper)
+    schedulers = []
+    for where, entry, wrapper in assigned(node, path, optim_wrapper):
+        schedulers.append(_scheduler(entry, where, wrapper, loop))
+        kind, param_name = type(schedulers[-1]).__name__, schedulers[-1].param_name
+        if id(wrapper) in names:
+            logger.info("%s: %s of %s.%s", where, kind, names[id(wrapper)], param_name)
     chain(schedulers, lambda scheduler: iterations_of(scheduler, loop))
     return schedulers
+
+
+def _names(optim_wrapper: OptimWrapper) -> dict[int, str]:
+    """Return the names of several optimizers by identity; nothing where there is one."""
+    several = optim_wrapper.items() if isinstance(optim_wrapper, OptimWrapperDict) else ()
+    return {id(wrapper): name for name, wrapper in several}
+
+
+def refuse_scaling(options: Any, path: str, schedulers: Iterable[ParamScheduler]) -> None:
+    """Raise if ``auto_scale_lr`` is enabled and a schedule does not start from what it scales."""
+    for scheduler in schedulers:
+        if is_config(options) and options.get("enable", False) and scheduler.ignores_base:
+            raise ConfigError(scales_nothing(path, type(scheduler).__name__))
+
+
+def scales_nothing(path: str, kind: str) -> str:
+    """Return the message about a schedule that does not start from the optimizer's value."""
+    return (
+        f"{path}.enable is true, but {kind} goes by its own values, so there is nothing to scale. "
+        "Set it to false, and give the schedule values for this batch size."
+    )
 
 
 def iterations_of(scheduler: ParamScheduler, loop: Horizon) -> int:
@@ -132,13 +157,10 @@ def assigned(
         return
     plain = to_plain(node, path) if is_config(node) else node
     names = set(optim_wrapper)
+    for text in misnamed(plain, path, names).values():
+        raise ConfigError(text)
     if isinstance(plain, Mapping) and "_target_" not in plain and names & plain.keys():
-        for name, own in plain.items():
-            if name not in names:
-                raise ConfigError(
-                    f"{path}.{name}: {path} goes by optimizer, and there is none of this name. "
-                    f"{did_you_mean(str(name), names)}"
-                )
+        for name, own in named(plain):
             for where, entry in _entries(own, f"{path}.{name}"):
                 yield where, entry, optim_wrapper[name]
         return
@@ -146,6 +168,27 @@ def assigned(
         # A ready scheduler has its optimizer already.
         for wrapper in optim_wrapper.values() if is_config(entry) else [optim_wrapper]:
             yield where, entry, wrapper
+
+
+def misnamed(schedulers: Any, path: str, optimizers: Collection[str]) -> dict[str, str]:
+    """Return what is wrong with the names of schedulers, of several optimizers, by config key.
+
+    A name that is nearly an optimizer's would silently be taken for a schedule of all of them.
+    """
+    if not isinstance(schedulers, Mapping) or "_target_" in schedulers:
+        return {}
+    given = [str(name) for name, _ in named(schedulers)]
+    by_optimizer, found = any(name in optimizers for name in given), {}
+    for name in given:
+        hint, key = did_you_mean(name, optimizers), f"{path}.{name}"
+        if by_optimizer and name not in optimizers:
+            found[key] = f"{key}: {path} goes by optimizer, and there is none of this name. {hint}"
+        elif not by_optimizer and hint.startswith("Did you mean"):
+            found[key] = (
+                f"{key}: there are several optimizers, and none of this name. {hint} A schedule of "
+                "all of them has a name that is unlike theirs, or stands in a list."
+            )
+    return found
 
 
 def _entries(node: Any, path: str) -> list[tuple[str, Any]]:
@@ -175,6 +218,11 @@ def _scheduler(node: Any, path: str, optim_wrapper: OptimWrapper, loop: Horizon)
             "numbers in updates."
         )
     target: Any = find_target(node, path)
+    if inspect.isclass(target) and not issubclass(target, ParamScheduler):
+        raise ConfigError(
+            f"{path} is a config of {target.__qualname__}; expected a parameter scheduler, a "
+            "subclass of trainkit.param_scheduler.ParamScheduler."
+        )
     if convert:
         _convert_to_iterations(node, path, getattr(target, "step_arguments", ()), loop)
     _check_steps(node["by_epoch"], path, loop)

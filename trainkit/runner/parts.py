@@ -13,17 +13,27 @@ import torch
 from torch import nn
 
 from trainkit import hooks as default
-from trainkit.config.build import build, find_target, is_config, named, to_plain
-from trainkit.dist import is_distributed
+from trainkit.config.build import build, find_target, is_config, named, partial, to_plain
+from trainkit.config.signature import with_article
+from trainkit.dist import get_world_size, is_distributed
 from trainkit.errors import ConfigError, did_you_mean
 from trainkit.evaluator import BaseMetric, Evaluator
 from trainkit.hook import Hook, HookList, get_priority
 from trainkit.log_processor import LogProcessor
-from trainkit.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
+from trainkit.loops import (
+    BaseTrainLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    Progress,
+    TestLoop,
+    ValLoop,
+)
 from trainkit.model import (
+    DistributedDataParallel,
     check_init_cfg,
     convert_sync_batchnorm,
     has_checkpointed,
+    mark_wrapper,
     revert_sync_batchnorm,
 )
 from trainkit.visualizer import LocalVisBackend, Visualizer
@@ -113,10 +123,38 @@ def with_batchnorm(model: nn.Module, sync_bn: str | None, device: torch.device) 
     return convert_sync_batchnorm(model)
 
 
+def wrap_model(
+    model: nn.Module, node: Any, path: str, find_unused_parameters: bool = False
+) -> nn.Module:
+    """Return the model as several ranks train it; DDP wraps nothing in one process.
+
+    Args:
+        model: On its device.
+        node: A config that is called with the model as ``module``; without a ``_target_``, of
+            trainkit's ``DistributedDataParallel``.
+        path: Where it stands in the config.
+        find_unused_parameters: For a wrapper that takes it, unless ``node`` says otherwise.
+    """
+    if node is not None and not is_config(node):
+        raise ConfigError(f"{path} is a {type(node).__name__}; expected a config of a wrapper.")
+    wrapper = partial(node or {}, path, default=DistributedDataParallel)
+    target: Any = wrapper.target
+    is_ddp = isinstance(target, type) and issubclass(target, nn.parallel.DistributedDataParallel)
+    is_trained = any(parameter.requires_grad for parameter in model.parameters())
+    if is_ddp and (get_world_size() == 1 or not is_trained):
+        return model
+    open_options = {"find_unused_parameters": find_unused_parameters}
+    given = {name: value for name, value in open_options.items() if wrapper.accepts(name)}
+    wrapped: nn.Module = wrapper(module=model, **given)
+    if wrapped is not model:
+        mark_wrapper(wrapped)
+    return wrapped
+
+
 def build_train_loop(node: Any, path: str, runner: Runner, dataloader: Any) -> Any:
     """Return the train loop: by ``_target_``, or by ``by_epoch``."""
     if not is_config(node):
-        return _as_loop(node, path)
+        return _as_train_loop(node, path)
     node = to_plain(node, path)
     if "type" in node:
         find_target(node, path)  # which says what MMEngine's type is here
@@ -126,7 +164,10 @@ def build_train_loop(node: Any, path: str, runner: Runner, dataloader: Any) -> A
             "Drop one."
         )
     if "_target_" in node:
-        return _as_loop(build(node, path, args=(runner, dataloader)), path)
+        target = find_target(node, path)
+        if isinstance(target, type):
+            _check_train_loop(target, path)
+        return _as_train_loop(build(node, path, args=(runner, dataloader)), path)
     by_epoch = node.pop("by_epoch", None)
     if not isinstance(by_epoch, bool):
         raise ConfigError(
@@ -134,6 +175,30 @@ def build_train_loop(node: Any, path: str, runner: Runner, dataloader: Any) -> A
         )
     default_loop = EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop
     return build(node, path, default=default_loop, args=(runner, dataloader))
+
+
+def _as_train_loop(loop: Any, path: str) -> Any:
+    _check_train_loop(type(loop), path)
+    return loop
+
+
+def _check_train_loop(cls: type, path: str) -> None:
+    """Raise if a class is no train loop, or lacks what each has to say itself."""
+    if not issubclass(cls, BaseTrainLoop):
+        raise ConfigError(
+            f"{path} is {with_article(cls.__name__)}; expected a loop derived from "
+            "trainkit.loops.BaseTrainLoop, which knows how far it has come, for checkpoints, and "
+            "when to validate. A loop of one's own has to add run(), max_epochs, max_iters and "
+            "by_epoch only."
+        )
+    missing = sorted(cls.__abstractmethods__)
+    missing += [] if hasattr(cls, "by_epoch") else ["by_epoch"]
+    if missing:
+        raise ConfigError(
+            f"{path}: {cls.__name__} has no {', '.join(missing)}. A train loop says itself how it "
+            "runs, run(), until when, max_epochs and max_iters, and by by_epoch = True or False "
+            "what it counts."
+        )
 
 
 def build_val_loop(node: Any, path: str, runner: Runner, dataloader: Any, evaluator: Any) -> Any:
@@ -202,7 +267,7 @@ def build_hooks(default_hooks: Any, custom_hooks: Any, paths: tuple[str, str]) -
         if node is not None:
             hooks[name], priority = _hook(node, path)
             priorities.update({} if priority is None else {name: priority})
-    return HookList(hooks, priorities)
+    return HookList(hooks, priorities, first=Progress())
 
 
 def _changed(name: str, node: Any, path: str) -> Any:
@@ -247,8 +312,11 @@ def build_visualizer(node: Any, path: str) -> Visualizer:
 
 
 def build_log_processor(node: Any, path: str) -> LogProcessor:
-    """Return the log processor; None is one with the defaults."""
-    processor = build({} if node is None else node, path, default=LogProcessor)
+    """Return the log processor; without a ``_target_`` it keeps train and val apart."""
+    node = {} if node is None else node
+    is_default = is_config(node) and "_target_" not in node
+    given: dict[str, Any] = {"log_with_hierarchy": True} if is_default else {}
+    processor = build(node, path, default=LogProcessor, **given)
     if not isinstance(processor, LogProcessor):
         raise ConfigError(
             f"{path} is a {type(processor).__name__}; expected a LogProcessor, or a config of one."

@@ -25,6 +25,7 @@ from trainkit.loops import (
     TestLoop,
     ValLoop,
 )
+from trainkit.model import DistributedDataParallel
 from trainkit.optim_wrapper import (
     CONSTRUCTOR_KEYS,
     DefaultOptimWrapperConstructor,
@@ -115,11 +116,10 @@ _FIXED = {
         kind=LogProcessor,
         noun="a log processor, a subclass of trainkit.log_processor.LogProcessor",
     ),
-    "model_wrapper_cfg": Place(passed=frozenset({"module"})),
+    "model_wrapper_cfg": Place(DistributedDataParallel, passed=frozenset({"module"})),
     "compile": Place(torch.compile, positional=1),
     "load_cfg": Place(LoadOptions),
     "runner": Place(
-        Assembly,
         passed=frozenset({*SAME_NAME, "cfg", "paths"}),
         kind=Assembly,
         noun="a class of runs, a subclass of trainkit.Runner",
@@ -128,8 +128,10 @@ _FIXED = {
 # Places inside a data loader, by their last name.
 _IN_LOADER = {
     "dataset": Place(),
-    "sampler": Place(DefaultSampler, positional=1, passed=frozenset({"seed", "round_up"})),
-    "batch_sampler": Place(positional=2, passed=frozenset({"drop_last"})),
+    "sampler": Place(
+        DefaultSampler, positional=1, passed=frozenset({"seed", "round_up", "in_blocks"})
+    ),
+    "batch_sampler": Place(positional=1, passed=frozenset({"batch_size", "drop_last"})),
     "collate_fn": Place(needs_all=False),
     "worker_init_fn": Place(needs_all=False),
 }
@@ -151,7 +153,8 @@ class Places:
             return None
         head, *rest = re.findall(r"[^.\[\]]+", path) or [""]
         if path in _FIXED:
-            return _FIXED[path]
+            is_plain_runner = path == "runner" and "_target_" not in node
+            return None if is_plain_runner else _FIXED[path]
         if path == "train_cfg":
             return _train_loop(node)
         if head == "optim_wrapper":

@@ -20,12 +20,12 @@ from trainkit.checkpoint import (
     set_aside_newer,
     write_checkpoint,
 )
+from trainkit.checkpoint.fit import some
 from trainkit.dataloader import num_batches
-from trainkit.dist import all_gather_object, is_main_process
+from trainkit.dist import all_gather_object, is_main_process, on_main
 from trainkit.errors import CheckpointError
 from trainkit.model import unwrap
 from trainkit.optim_wrapper import load_gradients, open_gradients
-from trainkit.runner.fit import some
 from trainkit.runner.load import LoadOptions, load_weights
 from trainkit.runner.settings import scheduler_settings, take_settings
 from trainkit.seed import get_rng_state
@@ -66,6 +66,8 @@ def save(
     gradients = open_gradients(runner.optim_wrapper)
     if gradients:  # each rank has its own until a window ends
         own["gradients"] = {name: gradient.cpu() for name, gradient in gradients.items()}
+    if runner.world_size > 1:  # such as the statistics of batch norms
+        own["buffers"] = {name: value.cpu() for name, value in _buffers(runner).items()}
     ranks = all_gather_object(own)
     files = {"model.pt": checkpoint.pop("state_dict"), "state.pt": checkpoint}
     files |= {f"rank_{rank}.pt": state for rank, state in enumerate(ranks)}
@@ -86,9 +88,9 @@ def _write(runner: Runner, directory: Path, files: Mapping[str, Any]) -> None:
     """Write a checkpoint; this may run in a thread of its own."""
     state = compact(files)
     bad = _non_finite(runner, state)
-    facts = ("epoch", "iter", "trainkit_version", "torch_version")
-    meta = state["state.pt"]["meta"]
-    write_checkpoint(directory, state, {**{key: meta[key] for key in facts}, "non_finite": bad})
+    meta, facts = state["state.pt"]["meta"], ("epoch", "iter", "trainkit_version", "torch_version")
+    told = {key: meta[key] for key in (*facts, "scheduled") if key in meta}
+    write_checkpoint(directory, state, {**told, "non_finite": bad})
     if bad:
         runner.logger.warning(
             "%s has NaN or infinity in its weights (%s). The newest without is kept, and a resume "
@@ -177,6 +179,8 @@ def find(runner: Runner, purpose: str) -> Path | None:
             no weights.
     """
     path = _meant(runner, purpose)
+    if path is None and purpose == "train" and runner.resume_wanted:
+        _leave_behind(runner, 0, asked=False)  # a best one of an attempt that came to no other
     bad = read_manifest(path).get("non_finite") if path is not None and path.is_dir() else None
     if bad:
         runner.logger.warning(
@@ -207,7 +211,7 @@ def _meant(runner: Runner, purpose: str) -> Path | None:
 
 def _newest(runner: Runner, *, own: bool) -> Path | None:
     runner.checkpoint_writer.settle(wait=True)
-    path, problems = find_latest(runner.checkpoint_dir, own=own)
+    path, problems = on_main(lambda: find_latest(runner.checkpoint_dir, own=own))
     for problem in problems:
         done = "It was set aside" if own else "It is passed over"
         runner.logger.warning("%s %s, and the checkpoint before it is used.", problem, done)
@@ -254,9 +258,22 @@ def resume(runner: Runner, path: Path) -> None:
     runner.visualizer.load_state_dict(checkpoint.get("visualizer", {}))
     runner.resumed_rng = checkpoint.get("rank", {}).get("rng")
     _resume_gradients(runner, checkpoint)
-    for newer in set_aside_newer(runner.checkpoint_dir, loop.iter):
-        runner.logger.warning("%s is newer than what is gone on from; it was set aside.", newer)
+    _resume_buffers(runner, checkpoint)
+    _leave_behind(runner, loop.iter, asked=_is_named(runner, path))
     runner.logger.info("Resumed from %s: epoch %d, iteration %d", path, loop.epoch, loop.iter)
+
+
+def _is_named(runner: Runner, path: Path) -> bool:
+    """Whether someone has named that checkpoint of this run to go on from."""
+    is_own = path.parent.resolve() == runner.checkpoint_dir.resolve()
+    return is_own and runner.load_from is not None and locate_checkpoint(runner.load_from) == path
+
+
+def _leave_behind(runner: Runner, iteration: int, *, asked: bool) -> None:
+    """Set aside what an earlier attempt has made after ``iteration``."""
+    directory = runner.checkpoint_dir
+    for newer in on_main(lambda: set_aside_newer(directory, iteration, asked=asked)):
+        runner.logger.warning("%s is newer than what is gone on from; it was set aside.", newer)
 
 
 def _resume_gradients(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
@@ -269,6 +286,22 @@ def _resume_gradients(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
             "The checkpoint was written inside a window of accumulated gradients, and holds none "
             "for this number of ranks: the window's update is smaller."
         )
+
+
+def _buffers(runner: Runner) -> dict[str, torch.Tensor]:
+    """Return the model's buffers that a state dict has."""
+    model = unwrap(runner.model)
+    kept = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in kept}
+
+
+def _resume_buffers(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Take this rank's own buffers, if the checkpoint is of as many ranks."""
+    saved = checkpoint.get("rank", {}).get("buffers", {})
+    if checkpoint["meta"].get("world_size", 1) == runner.world_size:
+        for name, buffer in _buffers(runner).items():
+            if name in saved:
+                buffer.copy_(saved[name])
 
 
 def _check_data(runner: Runner, checkpoint: Mapping[str, Any]) -> None:

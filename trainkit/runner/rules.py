@@ -14,9 +14,10 @@ from trainkit.config.findings import Finding, shown
 from trainkit.config.signature import fits
 from trainkit.data import BaseDataset
 from trainkit.errors import CheckpointError, ConfigError, TrainkitError, did_you_mean
-from trainkit.evaluator import BaseMetric
+from trainkit.evaluator import BaseMetric, name_problem
 from trainkit.hooks import CheckpointHook, NanGuardHook
 from trainkit.hooks.rollback import no_way_back
+from trainkit.launch import check_dist_cfg, check_launcher
 from trainkit.log import check_level
 from trainkit.log_processor import LogProcessor
 from trainkit.model import PretrainedInit
@@ -121,24 +122,47 @@ def _metric_names(config: Config) -> tuple[str, ...] | None:
 def _declared(config: Config, path: str) -> list[str] | None:
     """Return the names that the metrics of an evaluator declare; None if one does not."""
     found: list[str] = []
+    for names in _names_by_metric(config, path):
+        if names is None:
+            return None
+        found += names
+    return [*found, *(["loss"] if _computes_loss(config, "val") and found else [])]
+
+
+def _names_by_metric(config: Config, path: str) -> Iterator[tuple[str, ...] | None]:
     for _, node in config.below(path):
         if isinstance(node.target, type) and issubclass(node.target, BaseMetric):
-            names = node.target.declared_names(**node.arguments)
-            if names is None:
-                return None
-            found += names
-    loop = config.plain.get("val_cfg")
-    computes_loss = isinstance(loop, Mapping) and loop.get("loss") is True
-    return [*found, *(["loss"] if computes_loss and found else [])]
+            yield node.target.declared_names(**node.arguments)
+
+
+def _computes_loss(config: Config, split: str) -> bool:
+    loop = config.plain.get(f"{split}_cfg")
+    return isinstance(loop, Mapping) and loop.get("loss") is True
+
+
+def metric_names(config: Config) -> Iterator[Finding]:
+    """Names that the metrics of an evaluator declare must differ from each other and the log's."""
+    found: dict[str, str] = {}  # both splits may have one evaluator
+    for split in ("val", "test"):
+        if config.plain.get(f"{split}_cfg") is None:
+            continue
+        path, evaluator = config.evaluator(split)
+        by_set = are_by_set(evaluator, sets_of(config.plain, split))
+        for place in [f"{path}.{name}" for name in config.loaders(split)] if by_set else [path]:
+            names = [name for some in _names_by_metric(config, place) for name in some or ()]
+            text = name_problem(names)
+            if text is None and "loss" in names and _computes_loss(config, split):
+                text = f"{split}_cfg.loss is true, and a metric is named 'loss' too. Give it a "
+                text += "prefix, such as prefix: test."
+            found |= {} if text is None else {place: f"{place}: {text}"}
+    yield from (Finding(key, text) for key, text in found.items())
 
 
 def _may_be_a_loss(config: Config, metric: str) -> bool:
     """Whether a name may be that of a loss that the model gives with its predictions."""
     model = config.nodes.get("model")
     is_own = model is not None and str(model.target.__module__).startswith("trainkit.")
-    loop = config.plain.get("val_cfg")
-    computes = isinstance(loop, Mapping) and loop.get("loss") is True
-    return "loss" in metric and (computes or not is_own)
+    return "loss" in metric and (_computes_loss(config, "val") or not is_own)
 
 
 def rollbacks(config: Config) -> Iterator[Finding]:
@@ -225,12 +249,17 @@ def pretrained(config: Config) -> Iterator[Finding]:
 
 def own_runner(config: Config) -> Iterator[Finding]:
     """A Runner of the user's takes what every Runner gets, and has nothing of it as its own."""
-    node = config.nodes.get("runner")
+    content, node = config.plain.get("runner"), config.nodes.get("runner")
+    content = content if isinstance(content, Mapping) else {}
+    for name in sorted(content):
+        if name in {*KNOWN_KEYS, "cfg", "paths"}:
+            text = f"runner.{name}: {name} has a place of its own in the config."
+            yield Finding(f"runner.{name}", text)
+        elif "_target_" not in content:
+            text = f"runner.{name}: Runner has no argument {name!r}. Name the class that takes it: "
+            yield Finding(f"runner.{name}", f"{text}+runner._target_=mypkg.MyRunner")
     if node is None or node.schema is None:
         return
-    for name in sorted(node.content.keys() & {*KNOWN_KEYS, "cfg", "paths"}):
-        text = f"runner.{name}: {name} has a place of its own in the config."
-        yield Finding(f"runner.{name}", text)
     lacks = [name for name in SAME_NAME if name not in node.schema.parameters]
     if lacks and not node.schema.is_open:
         kind = getattr(node.target, "__name__", "")
@@ -245,6 +274,19 @@ def resume_with(config: Config) -> Iterator[Finding]:
             check_resume_with(config.plain["resume_with"])
         except ConfigError as error:
             yield Finding("resume_with", str(error))
+
+
+def launched(config: Config) -> Iterator[Finding]:
+    """``launcher`` is one of a few, and ``env.dist_cfg`` says what ranks know."""
+    try:
+        check_launcher(config.plain.get("launcher", "none"))
+    except ConfigError as error:
+        yield Finding("launcher", str(error))
+    env = config.plain.get("env")
+    try:
+        check_dist_cfg(env.get("dist_cfg") if isinstance(env, Mapping) else None)
+    except ConfigError as error:
+        yield Finding("env.dist_cfg", str(error))
 
 
 def resume(config: Config) -> Iterator[Finding]:

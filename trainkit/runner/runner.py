@@ -13,18 +13,18 @@ import torch
 from torch import nn
 
 from trainkit.checkpoint import list_checkpoints, locate_checkpoint
+from trainkit.checkpoint.fit import Rename
 from trainkit.config.schema import TrainConfig
-from trainkit.dist import is_main_process
+from trainkit.dist import is_main_process, on_main
 from trainkit.env import collect_env
 from trainkit.errors import ConfigError, Preempted
 from trainkit.hook import Hook, HookList
 from trainkit.log import FILE_ONLY
-from trainkit.model import unwrap
-from trainkit.run_dir import lock, make_directory, read_status, unused
+from trainkit.model import broadcast_weights, unwrap
+from trainkit.run_dir import make_directory, read_status, unused
 from trainkit.runner import ending, from_config
 from trainkit.runner import resume as state
 from trainkit.runner.assembly import Assembly
-from trainkit.runner.fit import Rename
 from trainkit.runner.load import LoadOptions, load_weights
 from trainkit.runner.summary import parameter_table
 from trainkit.seed import get_rng_state, set_rng_state
@@ -65,7 +65,8 @@ class Runner(Assembly):
             start anew.
         resume_with: Whose learning rates and other values of the optimizer, schedules and end of
             the run hold where the two differ: the ``"config"``'s or the ``"checkpoint"``'s.
-        launcher: ``"none"``: one process.
+        launcher: Who has started several processes: ``"pytorch"`` (torchrun), ``"slurm"`` or
+            ``"mpi"``; ``"auto"``: whichever has; ``"none"``: nobody, or the group is there already.
         env_cfg: Arguments of :func:`trainkit.env.setup_env`.
         log_processor: How log lines are made.
         log_level: The least level that is logged.
@@ -76,8 +77,8 @@ class Runner(Assembly):
         compile: True, or arguments of ``torch.compile``, to compile the model in place.
         sync_bn: ``"torch"``: batch norm over all ranks; of no effect in one process.
         find_unused_parameters: Of ``DistributedDataParallel``; of no effect in one process.
-        model_wrapper_cfg: A config that is called with the model as ``module``; None: no wrapper in
-            one process.
+        model_wrapper_cfg: A config that is called with the model as ``module``; without a
+            ``_target_``: :class:`trainkit.model.DistributedDataParallel`, of several ranks only.
         activation_checkpointing: Names of submodules whose activations are computed again in
             backward.
     """
@@ -148,7 +149,7 @@ class Runner(Assembly):
                 "This runner's training was broken off, and its counters stand in between. "
                 "Make a new Runner with resume=True."
             )
-        self._refuse_foreign_run()
+        on_main(self._refuse_foreign_run)
         self._need_step("train_step", *(["val_step"] if self.has_val else []))
         _ = self.train_loop, self.optim_wrapper, self.param_schedulers
         if self.load_from is not None:
@@ -213,7 +214,7 @@ class Runner(Assembly):
                 f"There is a hook {key!r} already. Register this one under another name=."
             )
         priorities = {**self.hooks.priorities, **({} if priority is None else {key: priority})}
-        self.hooks = HookList({**self.hooks.hooks, key: hook}, priorities)
+        self.hooks = HookList({**self.hooks.hooks, key: hook}, priorities, self.hooks.first)
 
     def save_checkpoint(
         self,
@@ -321,7 +322,7 @@ class Runner(Assembly):
                     if not self.is_training:
                         self.visualizer.close()
             return
-        with lock(self.work_dir), self.log.active(self.work_dir), ending.recorded(self):
+        with ending.locked(self), self.log.active(self.work_dir), ending.recorded(self):
             self._report()
             self.is_training = self._has_failed = True  # until it is seen to end
             try:
@@ -340,7 +341,7 @@ class Runner(Assembly):
         if found or "started" in read_status(self.work_dir):
             raise ConfigError(
                 f"{self.work_dir} holds a run already, with "
-                f"{', '.join(path.name for path in found) or 'no checkpoint yet'}. "
+                f"{', '.join(path.name for path in found) or 'no good checkpoint'}. "
                 "Go on with it by resume=True, or give another work_dir; nothing is ever written "
                 "over."
             )
@@ -393,5 +394,6 @@ class Runner(Assembly):
         if callable(init_weights) and not self._has_weights:
             set_rng_state(self._rng_state)
             init_weights()
+            broadcast_weights(unwrap(self.model))
             self._rng_state = get_rng_state()
         self._has_weights = True

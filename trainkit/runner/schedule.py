@@ -17,6 +17,7 @@ from trainkit.runner.optim import (
     build_optim_wrapper,
     build_param_schedulers,
     iterations_of,
+    refuse_scaling,
     scale_lr,
 )
 from trainkit.runner.stand_in import StandInLoader, StandInModel, build_stand_in_loop
@@ -85,6 +86,7 @@ def plan(cfg: Any, iters_per_epoch: int | None = None) -> Plan:
     factor = scale_lr(given.get("auto_scale_lr"), "auto_scale_lr", wrapper, loader)
     node = given.get("param_scheduler")
     schedulers = build_param_schedulers(node, "param_scheduler", wrapper, loop)
+    refuse_scaling(given.get("auto_scale_lr"), "auto_scale_lr", schedulers)
     by_epoch = loop.by_epoch and all(scheduler.by_epoch for scheduler in schedulers)
     notes = [] if factor == 1 else [f"auto_scale_lr: lr times {factor:g}, in one process."]
     if loader.source is not None and not by_epoch:

@@ -67,7 +67,9 @@ class StandInLoader:
     @property
     def batch_size(self) -> int:
         """Samples of a batch; 1 where the config names none, as for a DataLoader."""
-        return self._whole("batch_size") or 1
+        batches: Any = self.options.get("batch_sampler")
+        own = batches.get("batch_size") if is_config(batches) else None
+        return own if type(own) is int else self._whole("batch_size") or 1
 
     @property
     def source(self) -> str | None:

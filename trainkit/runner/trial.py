@@ -7,6 +7,7 @@ optimizers and data loaders over nothing.
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from trainkit import env
 from trainkit.config.build import build
@@ -25,6 +26,7 @@ from trainkit.errors import ConfigError, TrainkitError
 from trainkit.hook import get_priority
 from trainkit.optim_wrapper import CONSTRUCTOR_KEYS, OptimWrapper, constructor_of
 from trainkit.runner.checked import Config
+from trainkit.runner.data import check_options
 from trainkit.runner.load import LoadOptions
 from trainkit.runner.parts import compile_model
 from trainkit.runner.stand_in import StandInLoader, StandInModel, build_stand_in_loop
@@ -58,6 +60,7 @@ def trial(config: Config, told: Collection[str]) -> Iterator[Finding]:
             continue
         if node.target is DataLoader and node.place.default is DataLoader:
             yield from _loader(node, told)
+            yield from _ordered(config, node, told)
         elif not _holds(path, told):
             yield from _part(config, node, stand_in)
     if not _holds("compile", told):
@@ -133,6 +136,16 @@ def _loader(node: Node, told: Collection[str]) -> Iterator[Finding]:
     given = {k: v for k, v in node.arguments.items() if k not in of_run and _is_plain(v)}
     if not any(_holds(f"{node.path}.{name}", told) for name in given):
         yield from _constructed(node.target, node.path, given, [None])
+
+
+def _ordered(config: Config, node: Node, told: Collection[str]) -> Iterator[Finding]:
+    """Yield which of a loader's arguments would be left without effect."""
+    if not any(_holds(f"{node.path}.{name}", told) for name in _ORDER | _BATCHES):
+        dataset = config.nodes.get(f"{node.path}.dataset")
+        kind = dataset.target if dataset is not None else None
+        is_stream = inspect.isclass(kind) and issubclass(kind, IterableDataset)
+        check = partial(check_options, node.content, node.path, is_stream=is_stream)
+        yield from _refused(node, check)
 
 
 def _made(node: Node) -> Iterator[Finding]:
@@ -213,7 +226,7 @@ def _refused(node: Node, make: Callable[[], Any]) -> Iterator[Finding]:
         make()
     except TrainkitError as error:
         place, text = str(error).partition(" ")[0].rstrip(":"), str(error)
-        if place in node.arguments:
+        if place.partition(".")[0] in node.arguments:
             place, text = f"{node.path}.{place}", f"{node.path}.{text}"
         if is_at_or_below(place, node.path):  # else it is about the data, or another part
             yield Finding(place, text)

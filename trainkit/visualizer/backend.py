@@ -14,11 +14,18 @@ Axis = Literal["iter", "epoch", "samples"]
 COUNTERS = ("step", *get_args(Axis))  # what is no curve by itself
 
 
+NO_SAMPLES = (
+    "A backend has x_axis=samples, but how many samples were seen is not known: the train "
+    "dataloader has no batch_size and length that tell. Take x_axis=iter or epoch."
+)
+
+
 class VisBackend(ABC):
     """Base of all backends. Nothing is made on disk before :meth:`open`."""
 
     # What may go wrong outside while something is written: told once, and training goes on.
     failures: tuple[type[Exception], ...] = (OSError,)
+    x_axis: Axis = "iter"  # what curves stand over
 
     @abstractmethod
     def open(self, save_dir: Path, resume_step: int | None) -> None:
@@ -76,8 +83,5 @@ def on_axis(scalars: Mapping[str, float], step: int, x_axis: Axis) -> int:
     if x_axis in scalars:
         return int(scalars[x_axis])
     if x_axis == "samples" and "iter" in scalars:
-        raise ConfigError(
-            "A backend has x_axis=samples, but how many samples were seen is not known: the train "
-            "dataloader has no batch_size and length that tell. Take x_axis=iter or epoch."
-        )
+        raise ConfigError(NO_SAMPLES)
     return step

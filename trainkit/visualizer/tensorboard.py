@@ -47,7 +47,9 @@ class TensorboardVisBackend(VisBackend):
         )  # half a second of imports that --help does not pay for
 
         self._directory = save_dir / self.subdir
-        if resume_step is not None and self._kept is not None:
+        if resume_step is None:
+            _set_aside(self._directory)
+        elif self._kept is not None:
             _cut(self._directory, self._kept)
         self._kept = None
         # For a TensorBoard that has read the points already. It knows one unit of steps.
@@ -77,19 +79,19 @@ class TensorboardVisBackend(VisBackend):
     def add_hparams(
         self, hparams: Mapping[str, Any], metrics: Mapping[str, float], step: int
     ) -> None:
-        """Show the run in the HPARAMS tab, with its metrics as ``best/<metric>``."""
+        """Show the run in the HPARAMS tab, with its metrics, if there are any."""
         assert self._writer is not None, "open() comes first"
         from torch.utils.tensorboard import summary
 
-        named = {f"best/{name}": float(value) for name, value in metrics.items()}
-        if not hparams or not named:
+        if not hparams:
             return
+        numbers = {name: float(value) for name, value in metrics.items()}
         # Into this run's own file: SummaryWriter.add_hparams would make another run of it.
         file: Any = self._writer.file_writer
         make: Any = summary.hparams  # torch leaves both untyped
-        for message in make(dict(hparams), named):
+        for message in make(dict(hparams), numbers):
             file.add_summary(message)
-        for name, value in named.items():
+        for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,6 +111,14 @@ class TensorboardVisBackend(VisBackend):
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
+
+
+def _set_aside(directory: Path) -> None:
+    """Hide the files of a start that came to no checkpoint, so that no point stands twice."""
+    for file in directory.glob(f"*{_SUFFIX}"):
+        # TensorBoard reads whatever has "tfevents" in its name.
+        name = file.name.removesuffix(_SUFFIX).replace("tfevents", "superseded")
+        file.rename(file.with_name(name))
 
 
 def _cut(directory: Path, kept: Mapping[str, int]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainkit.dist import is_main_process
 from trainkit.errors import ConfigError, TrainkitError
-from trainkit.visualizer.backend import VisBackend
+from trainkit.visualizer.backend import NO_SAMPLES, VisBackend
 from trainkit.visualizer.picture import to_pixels
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,19 @@ class Visualizer:
             opened.pop_all()
         self._is_open = True
 
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Write one scalar, as :meth:`add_scalars` does."""
+        self.add_scalars({name: value}, step)
+
+    def check_axes(self, samples_known: bool) -> None:
+        """Raise if curves shall stand over what the run cannot tell.
+
+        Args:
+            samples_known: Whether the train dataloader tells how many samples were seen.
+        """
+        if not samples_known and any(b.x_axis == "samples" for b in self.vis_backends):
+            raise ConfigError(NO_SAMPLES)
+
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """Write scalars that belong to ``step``; without effect before :meth:`open`."""
         self._tell_all(lambda backend: backend.add_scalars(scalars, step))
@@ -103,7 +116,7 @@ class Visualizer:
 
         Args:
             hparams: Plain values of the config, by their paths.
-            metrics: The best metrics.
+            metrics: Numbers, by names such as ``best/accuracy``.
             step: The iteration.
         """
         self._tell_all(lambda backend: backend.add_hparams(hparams, metrics, step))

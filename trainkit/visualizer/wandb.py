@@ -114,8 +114,8 @@ class WandbVisBackend(VisBackend):
     def add_hparams(
         self, hparams: Mapping[str, Any], metrics: Mapping[str, float], step: int
     ) -> None:
-        """Put the metrics into the run's summary as ``best/<metric>``; its config is known."""
-        self._opened().summary.update({f"best/{name}": v for name, v in metrics.items()})
+        """Put the metrics into the run's summary; its config is known."""
+        self._opened().summary.update(dict(metrics))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the run's id, and the number of rows."""

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from trainkit.errors import CheckpointError
@@ -44,7 +45,7 @@ class Fit:
         return frozenset(
             name
             for name, value in self.loaded.items()
-            if name in self.own and _same_shape(self.own[name], value)
+            if name in self.own and _fits(self.own[name], value)
         )
 
     def taken(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Fit:
 
     @property
     def mismatched(self) -> list[str]:
-        """Names that both have, of another shape."""
+        """Names that both have, of another shape or kind of numbers."""
         return [name for name in self.loaded if name in self.own and name not in self.fitting]
 
     @property
@@ -79,17 +80,24 @@ class Fit:
 
     def problems(self) -> list[str]:
         """Return what does not fit, each kind in a clause; nothing if all does."""
+        pairs = [(name, self.own[name], self.loaded[name]) for name in self.mismatched]
         shapes = [
-            f"{name} {_shape(self.loaded[name])} for {_shape(self.own[name])}"
-            for name in self.mismatched
+            f"{name} {_shape(loaded)} for {_shape(own)}"
+            for name, own, loaded in pairs
+            if not _same_shape(own, loaded)
+        ]
+        types = [
+            f"{name} {loaded.dtype} for {own.dtype}"
+            for name, own, loaded in pairs
+            if _same_shape(own, loaded)
         ]
         kinds = (
-            ("missing in it", listed(self.missing)),
-            ("not in the model", listed(self.unexpected)),
-            ("of another shape", some(shapes)),
+            ("missing in it", self.missing, listed),
+            ("not in the model", self.unexpected, listed),
+            ("of another shape", shapes, some),
+            ("of another type", types, some),
         )
-        counts = (len(self.missing), len(self.unexpected), len(shapes))
-        return [f"{n} {kind}: {text}" for n, (kind, text) in zip(counts, kinds, strict=True) if n]
+        return [f"{len(names)} {kind}: {say(names)}" for kind, names, say in kinds if names]
 
     def advice(self) -> str:
         """Return what would make more of it fit, if anything is seen; empty otherwise."""
@@ -109,7 +117,7 @@ class Fit:
 def without_wrappers(weights: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:
     """Return weights under names without what wrappers put into them, as the model has none."""
     known = frozenset(own)
-    return _under(weights, {name: _bare(str(name), known) for name in weights})
+    return _under(weights, {name: _bare(str(name), known) for name in weights}, "")
 
 
 def _bare(name: str, known: frozenset[str]) -> str:
@@ -130,20 +138,57 @@ def renamed(weights: Mapping[str, Any], renames: Sequence[Rename]) -> dict[str, 
     names = {name: str(name) for name in weights}
     for pattern, replacement in renames:
         names = {name: re.sub(pattern, replacement, new) for name, new in names.items()}
-    return _under(weights, names)
+    return _under(weights, names, " Mend load_cfg.revise_keys.")
 
 
-def _under(weights: Mapping[str, Any], names: Mapping[Any, str]) -> dict[str, Any]:
+def below(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the weights whose names begin with the prefix, without it."""
+    names = {str(name): str(name).removeprefix(prefix) for name in weights}
+    return _under(weights, {old: new for old, new in names.items() if old.startswith(prefix)}, "")
+
+
+def put(model: nn.Module, fit: Fit, source: str) -> None:
+    """Write what fits into the model; if the model refuses one of the values, none is changed.
+
+    Args:
+        model: The model.
+        fit: Of its own entries, as ``state_dict()`` returns them, and of a checkpoint's.
+        source: What the checkpoint is called in a message.
+
+    Raises:
+        CheckpointError: The model refused.
+    """
+    before = {
+        name: value.clone()
+        for name, value in fit.own.items()
+        if isinstance(value, torch.Tensor) and not is_lazy(value)
+    }
+    try:
+        model.load_state_dict(fit.taken(), strict=False)
+    except BaseException as error:
+        for name, value in before.items():
+            fit.own[name].copy_(value)  # the model's own memory
+        if isinstance(error, RuntimeError):  # how torch tells all that a module refused
+            reason = str(error).splitlines()[-1].strip()
+            text = f"{source} does not fit {type(model).__name__}: {reason} Nothing was loaded."
+            raise CheckpointError(text) from error
+        raise
+
+
+def _under(weights: Mapping[str, Any], names: Mapping[Any, str], advice: str) -> dict[str, Any]:
+    """Return the weights that ``names`` has, under their new names.
+
+    Raises:
+        CheckpointError: Two entries get the same name; it ends with the advice.
+    """
     found: dict[str, Any] = {}
     taken: dict[str, str] = {}
-    for name, value in weights.items():
-        new = names[name]
+    for name, new in names.items():
         if new in found:
             raise CheckpointError(
-                f"The checkpoint's {taken[new]} and {name} would both be {new}. Mend "
-                "load_cfg.revise_keys."
+                f"The checkpoint's {taken[new]} and {name} would both be {new}.{advice}"
             )
-        found[new], taken[new] = value, str(name)
+        found[new], taken[new] = weights[name], str(name)
     owners = {new.rpartition(".")[0]: old.rpartition(".")[0] for new, old in taken.items()}
     versions = _versions(weights)
     return _with_versions(
@@ -175,9 +220,7 @@ def nearest_rename(fit: Fit) -> Rename | None:
     for name in fit.unexpected:
         for head, ending in _splits(name):
             same = [
-                own
-                for own in by_ending.get(ending, ())
-                if _same_shape(fit.own[own], fit.loaded[name])
+                own for own in by_ending.get(ending, ()) if _fits(fit.own[own], fit.loaded[name])
             ]
             votes.update((head, own.removesuffix(ending)) for own in same)
             if same:  # a longer ending says more than a shorter one
@@ -221,6 +264,23 @@ def some(words: Sequence[str]) -> str:
     """Return the first of the words, and how many more there are."""
     more = len(words) - _SHOWN
     return ", ".join(words[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _fits(own: Any, loaded: Any) -> bool:
+    """Whether an entry has the shape and the kind of numbers that the model wants there.
+
+    Floating-point numbers of any precision are one kind, and so are integers of any size.
+    """
+    if not _same_shape(own, loaded):
+        return False
+    both = isinstance(own, torch.Tensor) and isinstance(loaded, torch.Tensor)
+    return not both or is_lazy(own) or _kind(own.dtype) == _kind(loaded.dtype)
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype.is_floating_point or dtype.is_complex:
+        return "float" if dtype.is_floating_point else "complex"
+    return "bool" if dtype == torch.bool else "integer"
 
 
 def _same_shape(own: Any, loaded: Any) -> bool:
