@@ -164,8 +164,8 @@ INNER = "dataloader.train.dataset.dataset.datasets"
         ),
         (
             "+dataloader.train.batch_sampler.batch_size=3",
-            "dataloader.train.batch_sampler.batch_size is 3, but the run gives "
-            "AspectRatioBatchSampler its own.",
+            "dataloader.train.batch_size is 4, but dataloader.train.batch_sampler, which makes the "
+            "batches, has 3. Drop dataloader.train.batch_size.",
         ),
     ],
 )

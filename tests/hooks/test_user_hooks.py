@@ -38,7 +38,7 @@ def test_a_custom_hook_stands_behind_those_of_its_priority(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("priority", "place"),
-    [("HIGHEST", 0), (9, 0), ("very_high", 1), (10, 1), (49, 1), (51, 3), (90, 6), ("LOWEST", 6)],
+    [("HIGHEST", 0), (9, 0), ("very_high", 1), (10, 1), (49, 1), (51, 3), (90, 5), ("LOWEST", 5)],
 )
 def test_a_priority_in_the_config_moves_a_hook(
     tmp_path: Path, priority: int | str, place: int
@@ -51,7 +51,7 @@ def test_a_priority_in_the_config_moves_a_hook(
 
 def test_a_priority_moves_a_default_too(tmp_path: Path) -> None:
     names = order(tmp_path, default_hooks={"logger": {"priority": "LOWEST", "interval": 5}})
-    assert names == [*DEFAULTS[:3], *DEFAULTS[4:], "logger"]
+    assert names == [*DEFAULTS[:3], *DEFAULTS[4:5], "logger", "checkpoint"]
 
 
 def test_null_removes_a_default_and_no_custom_one(tmp_path: Path) -> None:

@@ -211,10 +211,10 @@ class NanGuardHook(Hook):
         )
 
     def _report(self, runner: Runner, found: Examination) -> str:
-        """Return what happened on the first rank to blame, which also writes it down."""
-        own = (found.is_culprit, found.cause, found.sentences())
+        """Return what happened on the rank to blame most, which also writes it down."""
+        own = (found.blame, found.cause, found.sentences())
         told = all_gather_object(own)
-        rank = next((rank for rank, (is_culprit, *_) in enumerate(told) if is_culprit), 0)
+        rank = max(range(len(told)), key=lambda rank: told[rank][0])  # the first of equals
         path = self._write(runner, found) if runner.rank == rank else None
         file = all_gather_object(path)[rank]
         _, cause, sentences = told[rank]

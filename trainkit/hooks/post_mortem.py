@@ -50,7 +50,7 @@ class Examination:
     Args:
         run: The pass that it is about.
         cause: What is not finite, as the subject and verb of a sentence.
-        is_culprit: Whether a loss of this rank is not finite, or it has a gradient that is not.
+        blame: 2: a loss of this rank is not finite; 1: a gradient, which ranks share; 0: none.
         losses: Of the passes of the window, as they were backpropagated.
         grad_norm: 2-norm of the gradients; None where a loss scaler looks after them.
         replay: What the same forward pass showed, made once more.
@@ -62,7 +62,7 @@ class Examination:
 
     run: Pass
     cause: str
-    is_culprit: bool
+    blame: int
     losses: list[float]
     grad_norm: float | None
     replay: Replay

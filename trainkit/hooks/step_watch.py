@@ -103,9 +103,9 @@ class StepWatch:
         run = passes[-back if is_held else -1]
         cause = _cause(losses, bad, norm)
         whose = f" of the optimizer {self.name!r}" if self.name else ""
-        is_culprit = bad is not None or (norm is not None and not math.isfinite(norm))
+        blame = 2 if bad is not None else int(norm is not None and not math.isfinite(norm))
         shown = replay(self.runner, run.batch, run.rng)
-        found = Examination(run, f"{cause}{whose}", is_culprit, losses, norm, shown, is_held)
+        found = Examination(run, f"{cause}{whose}", blame, losses, norm, shown, is_held)
         found.look_at(unwrap(self.runner.model), gradients=norm is not None)
         return found
 
