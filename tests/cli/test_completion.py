@@ -60,7 +60,7 @@ def test_overrides_complete_after_every_command_that_takes_them(command: str) ->
         ("lr --iters-per-epoch 4 optim_wrapper=a", ["optim_wrapper=amp"]),
         ("lr --iters-per-epoch ", []),
         ("--config-name ", ["config"]),
-        ("test ru", ["run="]),
+        ("test ru", ["run=", "runner."]),
     ],
 )
 def test_a_word_becomes(line: str, expected: list[str]) -> None:

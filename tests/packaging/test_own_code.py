@@ -130,6 +130,15 @@ def test_what_own_classes_declare_is_checked(project: Project) -> None:
         assert mistake in done.stderr
 
 
+@of("A train loop of your own")
+def test_an_own_loop_is_named_by_the_config(project: Project) -> None:
+    (train,) = project.commands
+    ((config, _),) = project.train(train)
+    assert config["train_cfg"]["_target_"] == "lab.loop.ImpatientLoop"
+    (log,) = project.directory.glob("outputs/digits/*/train.log")
+    assert "Training will stop: an epoch took more than 0 s." in log.read_text()
+
+
 @of("A Runner of your own")
 def test_an_own_runner_is_named_by_the_config(project: Project) -> None:
     (train,) = project.commands
