@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -61,6 +62,7 @@ def test_a_worker_that_is_killed_in_a_step_or_a_save_loses_no_step(
         return run_of(tmp_path / directory, **options)
 
     of("whole").train()
+    gc.collect()  # ends the workers that it kept, which are not to be killed below
     runner = of("stopped")
     runner.register_hook(KillWorkers(point, at))
     with pytest.raises(DataWorkerError, match=r"was ended by SIGKILL .* of ToyDataset") as caught:
