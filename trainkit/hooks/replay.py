@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trainkit.model import unwrap
+from trainkit.model.wrap import unwrap
 from trainkit.seed import isolated_rng
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from trainkit.errors import ConfigError
 from trainkit.hooks.place import path_of
 from trainkit.hooks.post_mortem import Examination
 from trainkit.hooks.replay import replay
-from trainkit.model import unwrap
+from trainkit.model.wrap import unwrap
 from trainkit.optim_wrapper import OptimWrapper
 
 if TYPE_CHECKING:

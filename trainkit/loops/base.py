@@ -211,8 +211,8 @@ class BaseTrainLoop(ABC):
         for data_batch in batches:
             self._take(self._batch + 1)
             yield data_batch
-            if not self._in_step and self._batch != stop:
-                self.runner.at_boundary()
+            if not self._in_step and self._batch != stop and not self.runner.is_exact:
+                self.runner.at_boundary()  # unless the loop has done so, as before a validation
 
     def _take(self, batch: int) -> None:
         """Take note that the ``batch``-th of the pass is in work."""

@@ -14,7 +14,6 @@ from torch.nn.parameter import is_lazy
 from trainkit.errors import ConfigError
 from trainkit.log import FILE_ONLY
 from trainkit.model.init import BaseInit, Initializer
-from trainkit.model.pretrained import PretrainedInit
 from trainkit.model.wrap import unwrap
 
 logger = logging.getLogger(__name__)
@@ -55,16 +54,16 @@ class BaseModule(nn.Module):
             )
             return
         initializers = list(_initializers(self))
+        first = [each for each in initializers if not getattr(each, "comes_last", False)]
+        last = [each for each in initializers if getattr(each, "comes_last", False)]
         with _record_of(self) as record:
-            for initializer in initializers:
-                if not isinstance(initializer, PretrainedInit):
-                    initializer(self)
-                    record.note(self, str(initializer))
+            for initializer in first:
+                initializer(self)
+                record.note(self, str(initializer))
             _init_children(self, record)
-            for initializer in initializers:
-                if isinstance(initializer, PretrainedInit):
-                    initializer(self)
-                    record.note(self, str(initializer))
+            for initializer in last:
+                initializer(self)
+                record.note(self, str(initializer))
         self.is_init = True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -27,6 +27,8 @@ class PretrainedInit:
         prefix: Load what stands below this name, as ``"backbone"``, without it; None: all.
         map_location: Device that tensors are read to.
     """
+
+    comes_last: ClassVar[bool] = True  # and so wins over others, a module's children included
 
     checkpoint: str
     prefix: str | None = None
