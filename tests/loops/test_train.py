@@ -166,3 +166,21 @@ def test_validation_does_not_change_training(tmp_path: Path) -> None:
         runner.train()
         weights.append(runner.model.linear.weight)
     assert weights[0].equal(weights[1])
+
+
+def test_a_step_does_not_ask_the_loader_for_its_state(tmp_path: Path) -> None:
+    class Stateful(DataLoader[Any]):  # of which a state may be dear
+        asked = 0
+
+        def state_dict(self) -> dict[str, Any]:
+            self.asked += 1
+            return {}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            pass
+
+    data = Stateful(ToyDataset(), batch_size=5)  # whose last batch is shorter
+    loop = {"by_epoch": False, "max_iters": 7, "val_interval": 3}
+    hooks = {"checkpoint": None}
+    make_runner(tmp_path, train_dataloader=data, train_cfg=loop, default_hooks=hooks).train()
+    assert data.asked == 0

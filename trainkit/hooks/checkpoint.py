@@ -246,10 +246,10 @@ class CheckpointHook(Hook):
         )
 
     def _name(self, runner: Runner) -> str:
-        progress = runner.train_loop.state_dict()
-        whole_epoch = self._counts_epochs(runner) and progress["batch"] == 0
-        kind = "epoch" if whole_epoch else "iter"
-        return (self.filename_tmpl or f"{kind}_{{}}").format(progress[kind])
+        loop = runner.train_loop
+        whole_epoch = self._counts_epochs(runner) and loop.batches_done == 0
+        kind, done = ("epoch", loop.epochs_done) if whole_epoch else ("iter", loop.iters_done)
+        return (self.filename_tmpl or f"{kind}_{{}}").format(done)
 
     def _save(self, runner: Runner, whole: bool = False) -> None:
         name = self._name(runner)

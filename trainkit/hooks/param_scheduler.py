@@ -62,7 +62,7 @@ class ParamSchedulerHook(Hook):
         """Show the metrics to the schedulers, once for the same weights."""
         if not runner.is_training or metrics is None:
             return
-        done = runner.train_loop.state_dict()["iter"]
+        done = runner.train_loop.iters_done
         if done != self.validated:  # else a resume from what that validation saved validates again
             self.validated = done
             for scheduler in runner.param_schedulers:

@@ -75,7 +75,7 @@ class RuntimeInfoHook(Hook):
             runner.message_hub.update_scalar(f"train/{name}", value)
         for name, norm in runner.optim_wrapper.get_grad_norm().items():
             runner.message_hub.update_scalar(f"train/{name}", norm)
-        self._count_samples(runner, batch_idx)
+        self._count_samples(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Record how far the run is."""
@@ -114,25 +114,20 @@ class RuntimeInfoHook(Hook):
             else:
                 runner.message_hub.update_scalar(f"{mode}/{name}", number)
 
-    def _count_samples(self, runner: Runner, batch_idx: int) -> None:
+    def _count_samples(self, runner: Runner) -> None:
         """Add the samples of this iteration on all ranks, where they are known."""
         seen = runner.message_hub.get_info("samples")
-        size = self._batch_size(runner, batch_idx)
+        size = self._batch_size(runner)
         known = None if seen is None or size is None else seen + size * runner.world_size
         runner.message_hub.update_info("samples", known)
 
-    def _batch_size(self, runner: Runner, batch_idx: int) -> int | None:
+    def _batch_size(self, runner: Runner) -> int | None:
         if self._sizes is None:
             return None
         size, batches, last = self._sizes
         if last == size:
             return size
-        place = batch_idx + 1
-        if not runner.by_epoch:
-            place = runner.train_loop.state_dict().get("batch")
-        if place is None:
-            return None
-        return last if place == batches else size
+        return last if runner.train_loop.batches_done == batches else size
 
 
 def as_number(value: Any) -> float | int | None:

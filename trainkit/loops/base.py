@@ -84,15 +84,22 @@ class BaseTrainLoop(ABC):
     @property
     def done(self) -> int:
         """Finished epochs, or iterations, whichever the loop counts."""
-        return self._epochs_done if self.by_epoch else self._iters_done
+        return self.epochs_done if self.by_epoch else self.iters_done
 
     @property
-    def _epochs_done(self) -> int:
+    def epochs_done(self) -> int:
+        """Finished epochs: in the hooks of an epoch's end, that one too."""
         return self.epoch + (self._ended_epoch == self.epoch)
 
     @property
-    def _iters_done(self) -> int:
+    def iters_done(self) -> int:
+        """Finished iterations: in the hooks after one, that one too."""
         return self.iter + (self._ended_iter == self.iter)
+
+    @property
+    def batches_done(self) -> int:
+        """Batches of the current pass over the data that were trained on; 0 between two epochs."""
+        return self._batch - self._in_step
 
     @property
     def last(self) -> int:
@@ -167,12 +174,12 @@ class BaseTrainLoop(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the loop has come."""
-        batch = self._batch - self._in_step
+        batch = self.batches_done
         # Not exact within a validation: its hooks are at work, and have its metrics.
         validated = self._validating and not self.runner.is_exact
         return {
-            "epoch": self._epochs_done,
-            "iter": self._iters_done,
+            "epoch": self.epochs_done,
+            "iter": self.iters_done,
             "batch": batch,
             "validated": self.done if validated else self._validated,
             "batches": num_batches(self.dataloader),

@@ -159,7 +159,7 @@ def _place(runner: Runner) -> str:
 
 def _rescued(runner: Runner) -> str:
     finish_writing(runner)
-    done = runner.train_loop.state_dict()["iter"]
+    done = runner.train_loop.iters_done
     standing = list_checkpoints(runner.checkpoint_dir)
     if done == 0 or (not runner.is_exact and standing and _iteration(standing[-1]) == done):
         return ""

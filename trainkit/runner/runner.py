@@ -291,9 +291,9 @@ class Runner(Assembly):
     def record_progress(self, **facts: Any) -> None:
         """Write to ``status.json`` how far the run is, and ``facts``."""
         if self.is_training and is_main_process():
-            progress = self.train_loop.state_dict()
+            loop = self.train_loop
             limits = {"max_epochs": self.max_epochs, "max_iters": self.max_iters}
-            self.record.update(epoch=progress["epoch"], iter=progress["iter"], **limits, **facts)
+            self.record.update(epoch=loop.epochs_done, iter=loop.iters_done, **limits, **facts)
 
     # ------------------------------------------------------------------ around all of these
 
